@@ -1,0 +1,21 @@
+"""``heartguard publish``."""
+
+from typing import Annotated
+
+import typer
+
+from .. import publish as published
+
+
+def publish(
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail where a file is stale.")] = False,
+) -> None:
+    """Generate schemas/ (JSON Schema and XSD) from the types.
+
+    Examples:
+
+      heartguard publish
+
+      heartguard publish --check
+    """
+    raise typer.Exit(published.publish(check))

@@ -1,0 +1,326 @@
+"""One statement per endpoint.
+
+A view's decorator and signature say once what the endpoint is: method and path, request type,
+answer type, who may call it, what the audit trail calls it. Parsing, validation, negotiation,
+authorization, the routes the gateway enforces and the published schemas all come from here.
+
+A parameter is, by its type: the request body (a :class:`Request`), the query string (a
+:class:`Query`), the caller (``Claims``, or ``Claims | None`` where signing in is optional), where
+the request came from (:class:`Client`), a part of the path (by its name), or else a resource that
+the application was made with. The answer is an :class:`Answer`, one in a :class:`Reply` that adds
+status or headers, ``None`` (204), or a ready Flask response.
+"""
+
+import inspect
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from types import NoneType, UnionType
+from typing import Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+from flask import Flask, Response, current_app, g, request
+
+from . import audit as trail
+from . import metrics
+from .codec import decode, encode
+from .context import Client
+from .errors import Invalid, Malformed, ServiceError, Unauthorized
+from .models.base import Answer, Request
+from .models.common import Detail, Health, Ready
+from .negotiation import Format, content_type, format_of
+from .policy import Audience, authorize
+from .probe import Probe
+from .services import SERVICES, Service
+from .tokens import Claims, Tokens, bearer
+
+DEFAULT_MAX_BODY = 64 * 1024
+
+A = TypeVar("A", bound=Answer)
+
+
+@dataclass(frozen=True)
+class Reply(Generic[A]):
+    """An answer whose status or headers depend on what happened."""
+
+    answer: A
+    status: int = 200
+    headers: Mapping[str, str] | None = None
+
+
+View = Callable[..., Answer | Reply[Any] | Response | None]
+Reader = Callable[[bytes, Mapping[str, str]], Request]
+Parameter = Callable[[], Any]
+
+
+class Query(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A query string: unknown parameters are violations."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """What an endpoint states about itself."""
+
+    service: Service
+    method: str
+    path: str
+    audience: Audience
+    view: View
+    name: str
+    body: type[Request] | None
+    query: type[Query] | None
+    answer: type[Answer] | None
+    optional_caller: bool
+    status: int
+    audit: str | None
+    max_body: int
+    also: Mapping[str, Reader]
+
+    @property
+    def rule(self) -> str:
+        """The path as Flask writes it, with converters taken from the signature."""
+        hints = get_type_hints(self.view)
+        converters = {int: "int:", str: ""}
+        path = self.path
+        for name in path_parameters(path):
+            path = path.replace(f"{{{name}}}", f"<{converters.get(hints[name], '')}{name}>")
+        return path
+
+
+def path_parameters(path: str) -> list[str]:
+    return [part[1:-1] for part in path.split("/") if part.startswith("{")]
+
+
+class Endpoints:
+    """The endpoints of one service, in the order they are stated."""
+
+    def __init__(self, service: str) -> None:
+        self.service = SERVICES[service]
+        self._stated: list[Endpoint] = []
+        if service != "gateway":
+            _state_operations(self)
+
+    def __iter__(self) -> Iterator[Endpoint]:
+        return iter(self._stated)
+
+    def get(self, path: str, *, audience: Audience, **options: Any) -> Callable[[View], View]:
+        return self._state("GET", path, audience, **options)
+
+    def post(self, path: str, *, audience: Audience, **options: Any) -> Callable[[View], View]:
+        return self._state("POST", path, audience, **options)
+
+    def put(self, path: str, *, audience: Audience, **options: Any) -> Callable[[View], View]:
+        return self._state("PUT", path, audience, **options)
+
+    def delete(self, path: str, *, audience: Audience, **options: Any) -> Callable[[View], View]:
+        return self._state("DELETE", path, audience, **options)
+
+    def _state(
+        self,
+        method: str,
+        path: str,
+        audience: Audience,
+        *,
+        status: int | None = None,
+        audit: str | None = None,
+        max_body: int = DEFAULT_MAX_BODY,
+        also: Mapping[str, Reader] | None = None,
+    ) -> Callable[[View], View]:
+        """``also`` reads further media types into the request type; ``max_body`` is in bytes, after unpacking."""
+
+        def decorate(view: View) -> View:
+            hints = get_type_hints(view)
+            returned = hints.pop("return")
+            if get_origin(returned) is Reply:
+                (returned,) = get_args(returned)
+            body = [h for h in hints.values() if isinstance(h, type) and issubclass(h, Request)]
+            query = [h for h in hints.values() if isinstance(h, type) and issubclass(h, Query)]
+            self._stated.append(
+                Endpoint(
+                    service=self.service,
+                    method=method,
+                    path=path,
+                    audience=audience,
+                    view=view,
+                    name=view.__name__,
+                    body=body[0] if body else None,
+                    query=query[0] if query else None,
+                    answer=returned if isinstance(returned, type) and issubclass(returned, Answer) else None,
+                    optional_caller=any(_is_optional_caller(h) for h in hints.values()),
+                    status=status or (204 if returned in (None, NoneType) else 200),
+                    audit=audit,
+                    max_body=max_body,
+                    also=also or {},
+                )
+            )
+            return view
+
+        return decorate
+
+
+def _state_operations(endpoints: Endpoints) -> None:
+    """``/health``, ``/ready`` and ``/metrics`` under the service's path."""
+    path = endpoints.service.path
+
+    @endpoints.get(f"{path}/health", audience=Audience.PUBLIC)
+    def health(probe: Probe) -> Health:
+        return probe.health()
+
+    @endpoints.get(f"{path}/ready", audience=Audience.INTERNAL)
+    def ready(probe: Probe) -> Reply[Ready]:
+        return ready_reply(probe)
+
+    @endpoints.get(f"{path}/metrics", audience=Audience.INTERNAL)
+    def expose() -> Response:
+        body, media_type = metrics.exposition()
+        return Response(body, content_type=media_type)
+
+
+def ready_reply(probe: Probe) -> Reply[Ready]:
+    found = probe.ready()
+    return Reply(found, 503 if found.status == "unavailable" else 200)
+
+
+def _is_optional_caller(hint: Any) -> bool:
+    return get_origin(hint) in (Union, UnionType) and set(get_args(hint)) == {Claims, NoneType}
+
+
+def bind(app: Flask, endpoints: Endpoints, tokens: Tokens, resources: Mapping[type, Any]) -> None:
+    """Register every endpoint with the application. A parameter that nothing provides is a TypeError, at start."""
+    for endpoint in endpoints:
+        app.add_url_rule(
+            endpoint.rule,
+            endpoint=endpoint.name,
+            view_func=_Handler(endpoint, tokens, resources),
+            methods=[endpoint.method],
+        )
+    app.extensions["heartguard.endpoints"] = endpoints
+
+
+class _Handler:
+    """Does for one endpoint, in order: authentication, authorization, reading, the view, answering."""
+
+    # Flask looks these up on a view function.
+    provide_automatic_options = False
+
+    def __init__(self, endpoint: Endpoint, tokens: Tokens, resources: Mapping[type, Any]) -> None:
+        self.endpoint = endpoint
+        self.__name__ = endpoint.name
+        self._tokens = tokens
+        self._sources = self._plan(resources)
+
+    def _plan(self, resources: Mapping[type, Any]) -> dict[str, Parameter]:
+        endpoint = self.endpoint
+        hints = get_type_hints(endpoint.view)
+        in_path = set(path_parameters(endpoint.path))
+        sources: dict[str, Parameter] = {}
+        for name in inspect.signature(endpoint.view).parameters:
+            hint = hints[name]
+            if name in in_path:
+                continue
+            if hint is endpoint.body:
+                sources[name] = self._read_body
+            elif hint is endpoint.query:
+                sources[name] = self._read_query
+            elif hint is Claims or _is_optional_caller(hint):
+                sources[name] = lambda: g.caller
+            elif hint is Client:
+                sources[name] = client
+            elif hint in resources:
+                sources[name] = _constant(resources[hint])
+            else:
+                raise TypeError(f"{endpoint.name}: nothing provides the parameter {name}: {hint}")
+        return sources
+
+    def __call__(self, **in_path: Any) -> Response:
+        endpoint = self.endpoint
+        g.caller = self._authenticate()
+        if endpoint.audience is not Audience.INTERNAL:  # open here, on the private network; the gateway asks for an admin
+            authorize(endpoint.audience, g.caller)
+        g.format.require()
+        answer = endpoint.view(**{name: read() for name, read in self._sources.items()}, **in_path)
+        if endpoint.audit:
+            trail.emit(endpoint.audit, g.caller.sub if g.caller else "anonymous")
+        if isinstance(answer, Response):
+            return answer
+        if answer is None:
+            return Response(status=endpoint.status)
+        reply = answer if isinstance(answer, Reply) else Reply(answer, endpoint.status)
+        fmt: Format = g.format.value
+        return Response(encode(reply.answer, fmt), reply.status, reply.headers, content_type=fmt.value)
+
+    def _authenticate(self) -> Claims | None:
+        audience = self.endpoint.audience
+        if audience is Audience.INTERNAL or (audience is Audience.PUBLIC and not self.endpoint.optional_caller):
+            return None
+        authorization = request.headers.get("Authorization")
+        if authorization is None:
+            if self.endpoint.optional_caller:
+                return None
+            raise Unauthorized
+        return self._tokens.verify(bearer(authorization))
+
+    def _read_body(self) -> Any:
+        endpoint = self.endpoint
+        assert endpoint.body is not None
+        header = request.headers.get("Content-Type")
+        body = read_limited(endpoint.max_body)
+        if not body and header is None:
+            raise Malformed("The body is missing")
+        media_type, charset = content_type(header)
+        if reader := endpoint.also.get(media_type):
+            if charset not in {"utf-8", "utf8"}:
+                raise ServiceError(415)
+            return reader(body, request.args)
+        return decode(body, format_of(header), endpoint.body)
+
+    def _read_query(self) -> Any:
+        assert self.endpoint.query is not None
+        try:
+            return msgspec.convert(request.args.to_dict(), self.endpoint.query, strict=False)
+        except msgspec.ValidationError as error:
+            raise Invalid([Detail(path="?", message=str(error))]) from None
+
+
+def _constant(value: Any) -> Parameter:
+    return lambda: value
+
+
+def client() -> Client:
+    """Where the request came from: the gateway says so in ``X-Forwarded-For``."""
+    forwarded = request.headers.get("X-Forwarded-For", request.remote_addr or "")
+    return Client(ip=forwarded, user_agent=request.headers.get("User-Agent", "")[:512])
+
+
+def read_limited(limit: int) -> bytes:
+    """The request's body, unpacked where it is gzip; more than ``limit`` bytes is a 413, before they are in memory."""
+    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in {"identity", "gzip", ""}:
+        raise ServiceError(415, "Content-Encoding can be gzip or identity")
+    request.max_content_length = limit
+    body = request.stream.read(limit + 1)
+    if len(body) > limit:
+        raise ServiceError(413)
+    if encoding == "gzip":
+        return gunzip(body, limit)
+    return body
+
+
+def gunzip(packed: bytes, limit: int) -> bytes:
+    """Unpack at most ``limit`` bytes."""
+    unpacker = zlib.decompressobj(wbits=31)
+    try:
+        body = unpacker.decompress(packed, limit + 1)
+    except zlib.error:
+        raise Malformed("The body is not gzip") from None
+    if len(body) > limit:
+        raise ServiceError(413)
+    if not unpacker.eof or unpacker.unused_data:
+        raise Malformed("The gzip body is cut short or has something behind its end")
+    return body
+
+
+def endpoints_of(app: Flask | None = None) -> Endpoints:
+    """The endpoints that an application was made with."""
+    found: Endpoints = (app or current_app).extensions["heartguard.endpoints"]
+    return found

@@ -1,0 +1,48 @@
+"""Where a service listens, and with how many workers and threads."""
+
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .services import Service
+from .settings import SettingsError, integer, load, variable
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerSettings:
+    """How a service is served."""
+
+    workers: int = variable("WORKERS", integer(1, 64), "1")
+    threads: int = variable("THREADS", integer(1, 64), "4")
+    port: int = variable("PORT", integer(1, 65_535))
+
+
+PER_SERVICE = ("WORKERS", "THREADS", "LOG_LEVEL")
+
+
+def own_settings(service: Service, environ: Mapping[str, str]) -> dict[str, str]:
+    """``environ`` as that service sees it, where ``AUTH_WORKERS`` goes before ``WORKERS`` and so on."""
+    prefix = service.port_variable.removesuffix("PORT")
+    own = {name: value for name in PER_SERVICE if (value := environ.get(prefix + name))}
+    return {**environ, **own}
+
+
+def server_settings(service: Service, environ: Mapping[str, str]) -> ServerSettings:
+    """How to serve it. Raises :class:`SettingsError`."""
+    port = environ.get(service.port_variable) or str(service.port)
+    try:
+        return load(ServerSettings, {**own_settings(service, environ), "PORT": port})
+    except SettingsError as error:
+        raise SettingsError(str(error).replace("  PORT:", f"  {service.port_variable}:")) from None
+
+
+def port_is_free(host: str, port: int) -> bool:
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+            probe.listen(1)
+        except OSError:
+            return False
+    return True

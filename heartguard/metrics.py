@@ -1,0 +1,17 @@
+"""Prometheus metrics with bounded labels: a route's template, never its path."""
+
+from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, generate_latest
+
+REQUESTS = Counter("heartguard_requests_total", "Requests answered.", ["service", "method", "route", "status"])
+LATENCY = Histogram(
+    "heartguard_request_seconds",
+    "Time to answer a request.",
+    ["service", "method", "route"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+READY = Gauge("heartguard_dependency_up", "Whether a dependency answered when last asked.", ["service", "dependency"])
+
+
+def exposition() -> tuple[bytes, str]:
+    """The metrics in Prometheus's text format, and its content type."""
+    return generate_latest(), CONTENT_TYPE_LATEST

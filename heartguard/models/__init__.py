@@ -1,0 +1,1 @@
+"""The contract's types. One module is one published schema domain."""

@@ -1,0 +1,95 @@
+"""Types of the auth service: accounts, sessions, tokens."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from .base import UNSET, Answer, Email, Request, Role, Text, UnsetType
+
+Name = Annotated[Text, Meta(min_length=1, max_length=100)]
+Secret = Annotated[Text, Meta(max_length=4096)]
+"""A password or token as sent: bounded, its rules are checked where it is used."""
+
+
+class RegisterRequest(Request):
+    """Sign a person up."""
+
+    email: Email
+    password: Secret
+    role: Role = "user"
+    first_name: Name | UnsetType = UNSET
+    last_name: Name | UnsetType = UNSET
+    organization_name: Name | UnsetType = UNSET
+
+
+class RegisterResponse(Answer):
+    user_id: int
+    email: str
+    role: Role
+    org_id: int
+
+
+class LoginRequest(Request):
+    """Sign in."""
+
+    email: Email
+    password: Secret
+
+
+class LoginResponse(Answer):
+    access_token: str
+    refresh_token: str
+    expires_in: int
+    """Seconds the access token lives."""
+    token_type: Literal["Bearer"] = "Bearer"
+
+
+class RefreshRequest(Request):
+    """Trade a refresh token for a new pair."""
+
+    refresh_token: Secret
+
+
+class RefreshResponse(LoginResponse):
+    """The new pair; the old refresh token is retired."""
+
+
+class Profile(Answer):
+    id: int
+    email: str
+    role: Role
+    org_id: int
+    created_at: datetime
+    first_name: str | UnsetType = UNSET
+    last_name: str | UnsetType = UNSET
+    last_login_at: datetime | UnsetType = UNSET
+
+
+class RoleDescription(Answer):
+    name: Role
+    description: str
+
+
+class Roles(Answer):
+    roles: list[RoleDescription]
+
+
+class IntrospectRequest(Request):
+    """Ask whether a token is good."""
+
+    token: Secret
+
+
+class Introspection(Answer):
+    """RFC 7662: everything but ``active`` is there only for an active token."""
+
+    active: bool
+    sub: str | UnsetType = UNSET
+    role: str | UnsetType = UNSET
+    org_id: int | UnsetType = UNSET
+    sid: str | UnsetType = UNSET
+    jti: str | UnsetType = UNSET
+    exp: int | UnsetType = UNSET
+    iat: int | UnsetType = UNSET
+    typ: Literal["access", "refresh"] | UnsetType = UNSET

@@ -1,0 +1,93 @@
+"""Types of the time-series service."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from .base import TIMESTAMP, UNSET, Answer, Request, Text, Timestamp, UnsetType, full
+
+BucketName = Annotated[str, full("[a-z0-9_]{1,64}")]
+Moment = Annotated[str, full(rf"now\(\)|-(0|[1-9][0-9]{{0,8}})(s|m|h|d)|{TIMESTAMP}")]
+"""A time, ``now()``, or a duration back from now."""
+Window = Annotated[str, full("[1-9][0-9]{0,8}(s|m|h|d)")]
+Name = Annotated[Text, Meta(min_length=1, max_length=256)]
+Aggregate = Literal["mean", "median", "max", "min", "count", "sum", "first", "last", "stddev", "spread"]
+
+FieldValue = float | bool | str
+"""In JSON and XML every number is a float; only line protocol (``72i``) makes an ``int``."""
+
+MAX_POINTS = 10_000
+MAX_RESULTS = 100_000
+
+
+class Point(Request):
+    """What was measured at one time."""
+
+    measurement: Name
+    fields: Annotated[dict[Text, float | bool | Text], Meta(min_length=1, max_length=256)]
+    tags: Annotated[dict[Text, Text], Meta(max_length=64)] = {}
+    timestamp: Timestamp | UnsetType = UNSET
+
+
+class WriteRequest(Request):
+    """A batch of points: all are written, or none."""
+
+    points: Annotated[list[Point], Meta(min_length=1, max_length=MAX_POINTS)]
+    bucket: BucketName | UnsetType = UNSET
+    org: Text | UnsetType = UNSET
+
+
+class WriteResult(Answer):
+    """``success`` means durable."""
+
+    success: bool
+    inserted: int
+
+
+class QueryRequest(Request):
+    """Points of one measurement in ``[range_start, range_stop)``, raw or in windows."""
+
+    measurement: Name
+    bucket: BucketName | UnsetType = UNSET
+    range_start: Moment = "-1h"
+    range_stop: Moment = "now()"
+    fields: Annotated[list[Name], Meta(min_length=1, max_length=256)] | UnsetType = UNSET
+    tags: Annotated[dict[Text, Text], Meta(max_length=64)] = {}
+    aggregate: Aggregate | UnsetType = UNSET
+    window: Window = "1m"
+    limit: Annotated[int, Meta(ge=1, le=MAX_RESULTS)] = 1000
+
+
+class Result(Answer):
+    """One value of one field of one series."""
+
+    time: str
+    """RFC 3339 to the nanosecond; with an aggregate, the window's stop."""
+    field: str
+    value: int | float | bool | str
+    tags: dict[str, str]
+
+
+class QueryResult(Answer):
+    results: list[Result]
+    count: int
+
+
+class BucketCreate(Request):
+    """Make a bucket. ``retention_seconds`` 0 keeps points for ever."""
+
+    bucket: Text
+    retention_seconds: Annotated[int, Meta(ge=0, le=3_153_600_000)] = 0
+    description: Annotated[Text, Meta(max_length=500)] | UnsetType = UNSET
+
+
+class Bucket(Answer):
+    bucket: str
+    retention_seconds: int
+    created_at: datetime
+    description: str | UnsetType = UNSET
+
+
+class Buckets(Answer):
+    buckets: list[Bucket]

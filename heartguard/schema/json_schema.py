@@ -1,0 +1,103 @@
+"""JSON Schema 2020-12 from the types, finished where msgspec's own output falls short."""
+
+import importlib
+import pkgutil
+from collections.abc import Iterator, Sequence
+from types import ModuleType
+from typing import Any
+
+import msgspec
+from msgspec import inspect
+
+from .. import models
+from .numbers import LARGEST
+from .shapes import bare
+
+Schema = dict[str, Any]
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def domains() -> list[str]:
+    """The domains that are published: the modules of :mod:`heartguard.models` that hold types of the contract."""
+    return sorted(module.name for module in pkgutil.iter_modules(models.__path__) if module.name != "base")
+
+
+def types_of(domain: str) -> list[type[msgspec.Struct]]:
+    """The types of a domain, in the order they are written."""
+    module: ModuleType = importlib.import_module(f"{models.__name__}.{domain}")
+    return [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, msgspec.Struct) and value.__module__ == module.__name__
+    ]
+
+
+def document(domain: str) -> Schema:
+    """The published schema of a domain: all of its types, and what they refer to."""
+    defs = definitions(types_of(domain))
+    if "Error" in defs:
+        defs["ErrorResponse"] = _error_response()
+    return {"$schema": DIALECT, "$id": f"urn:heartguard:schema:{domain}", "$defs": dict(sorted(defs.items()))}
+
+
+def schema_of(type_: type) -> Schema:
+    """The schema of one type, complete in itself."""
+    return {"$schema": DIALECT, "$ref": f"#/$defs/{type_.__name__}", "$defs": definitions([type_])}
+
+
+def definitions(types: Sequence[type]) -> dict[str, Schema]:
+    """The schemas of ``types`` and of every type they refer to, by name."""
+    _, defs = msgspec.json.schema_components(types, ref_template="#/$defs/{name}")
+    for struct in _structs(inspect.multi_type_info(types)):
+        properties = defs[struct.cls.__name__]["properties"]
+        for field in struct.fields:
+            _state_format(properties[field.encode_name], field.type)
+    for schema in defs.values():
+        _finish(schema)
+    return defs
+
+
+def _structs(types: Sequence[inspect.Type]) -> Iterator[inspect.StructType]:
+    for type_ in map(bare, types):
+        match type_:
+            case inspect.StructType(fields=fields):
+                yield type_
+                yield from _structs([field.type for field in fields])
+            case inspect.ListType(item_type=item):
+                yield from _structs([item])
+
+
+def _state_format(schema: Schema, type_: inspect.Type) -> None:
+    """msgspec states the format of times only where their zone is constrained."""
+    if isinstance(bare(type_), inspect.DateTimeType):
+        schema["format"] = "date-time"
+
+
+def _finish(schema: Any) -> None:
+    """Close objects, bound numbers to doubles, and write anchors as ECMA's regular expressions have them."""
+    if isinstance(schema, list):
+        for item in schema:
+            _finish(item)
+    if not isinstance(schema, dict):
+        return
+    if schema.get("type") == "object" and "properties" in schema:
+        schema["additionalProperties"] = False
+    if schema.get("type") == "number":
+        schema.setdefault("minimum", -LARGEST)
+        schema.setdefault("maximum", LARGEST)
+    if isinstance(pattern := schema.get("pattern"), str):
+        schema["pattern"] = pattern.replace(r"\A", "^", 1).replace(r"\Z", "$", 1)
+    for value in schema.values():
+        _finish(value)
+
+
+def _error_response() -> Schema:
+    return {
+        "title": "ErrorResponse",
+        "description": "The JSON body of every failure. In XML its content, Error, is the root itself.",
+        "type": "object",
+        "properties": {"error": {"$ref": "#/$defs/Error"}},
+        "required": ["error"],
+        "additionalProperties": False,
+    }

@@ -1,0 +1,118 @@
+"""Every violation in a value, judged by jsonschema-rs and told in words of ours.
+
+jsonschema-rs collects all errors of a value before it returns the first, at about 30 microseconds
+and 3 KB each: a body of 16 MiB can hold millions. So each object and list is judged by itself,
+one after the other, with what lies inside left out, and no further than :data:`MAX_VIOLATIONS`.
+Its own messages quote the value, which may be a password; they are never used.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from itertools import islice
+from typing import Any
+
+import jsonschema_rs
+
+from ..models.common import Detail
+from .json_schema import Schema, schema_of
+from .messages import message
+from .pointer import Path, pointer, shortened
+
+MAX_VIOLATIONS = 10_000
+"""As many as a batch has points."""
+
+Judge = jsonschema_rs.Draft202012Validator
+Kind = jsonschema_rs.ValidationErrorKind
+Explain = Callable[[Any, Path], Iterator[Detail]]
+
+
+def violations(plain: Any, type_: type) -> list[Detail]:
+    """What is wrong with ``plain`` (what a JSON parser gives) as a value of ``type_``; nothing, where it is good."""
+    judge, explain = _judges(type_)
+    return [] if judge.is_valid(plain) else list(islice(explain(plain, ()), MAX_VIOLATIONS))
+
+
+@cache
+def _judges(type_: type) -> tuple[Judge, Explain]:
+    schema = schema_of(type_)
+    return Judge(schema, validate_formats=True), _explainer(schema, schema["$defs"])
+
+
+def _explainer(schema: Schema, defs: dict[str, Schema]) -> Explain:
+    if "$ref" in schema:
+        schema = defs[schema["$ref"].rpartition("/")[2]]
+    match schema:
+        case {"properties": properties}:
+            return _object(schema, {name: _explainer(part, defs) for name, part in properties.items()})
+        case {"type": "object", "additionalProperties": values}:
+            return _map(schema, _explainer(values, defs))
+        case {"type": "array", "items": items}:
+            return _list(schema, _explainer(items, defs))
+    return _scalar(schema)
+
+
+def _object(schema: Schema, parts: dict[str, Explain]) -> Explain:
+    judge = Judge({**schema, "properties": dict.fromkeys(parts, True)})
+
+    def explain(value: Any, path: Path) -> Iterator[Detail]:
+        known = isinstance(value, dict)
+        yield from _details(judge, dict.fromkeys(value, True) if known else value, schema, path)
+        if known:
+            for name in parts:
+                if name in value:
+                    yield from parts[name](value[name], (*path, name))
+
+    return explain
+
+
+def _list(schema: Schema, part: Explain) -> Explain:
+    judge = Judge({**schema, "items": True})
+    most = schema.get("maxItems")
+
+    def explain(value: Any, path: Path) -> Iterator[Detail]:
+        known = isinstance(value, list)
+        yield from _details(judge, [True] * len(value) if known else value, schema, path)
+        if known:
+            for index, item in enumerate(islice(value, most)):
+                yield from part(item, (*path, index))
+
+    return explain
+
+
+def _map(schema: Schema, part: Explain) -> Explain:
+    judge = Judge({**schema, "additionalProperties": True, "propertyNames": True})
+    rule = schema.get("propertyNames", {})
+    names = Judge(rule)
+    most = schema.get("maxProperties")
+
+    def explain(value: Any, path: Path) -> Iterator[Detail]:
+        known = isinstance(value, dict)
+        yield from _details(judge, dict.fromkeys(value, True) if known else value, schema, path)
+        if known:
+            for name, item in islice(value.items(), most):
+                yield from _details(names, name, rule, (*path, name), about="its name ")
+                yield from part(item, (*path, name))
+
+    return explain
+
+
+def _scalar(schema: Schema) -> Explain:
+    judge = Judge(schema, validate_formats=True)
+
+    def explain(value: Any, path: Path) -> Iterator[Detail]:
+        stand_in = type(value)() if isinstance(value, dict | list) else value
+        yield from _details(judge, stand_in, schema, path)
+
+    return explain
+
+
+def _details(judge: Judge, value: Any, schema: Schema, path: Path, about: str = "") -> Iterator[Detail]:
+    for error in judge.iter_errors(value):
+        match error.kind:
+            case Kind.Required(name):
+                yield Detail(path=pointer((*path, name)), message="is missing")
+            case Kind.AdditionalProperties(names):
+                for name in names:
+                    yield Detail(path=pointer((*path, name)), message=f"{shortened(name)} is not known here")
+            case _:
+                yield Detail(path=pointer(path), message=about + message(error, schema))

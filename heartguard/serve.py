@@ -1,0 +1,83 @@
+"""Run one service in this process: ``python -m heartguard.serve auth --port 5001``.
+
+The settings are read before the server starts, so that a wrong one ends the process with its
+message instead of failing in a worker, again and again.
+"""
+
+import argparse
+import os
+import sys
+import time
+from functools import partial
+from importlib import import_module
+
+from granian import Granian
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.log import LogLevels
+
+from .listening import own_settings, port_is_free, server_settings
+from .services import SERVICES, Service
+from .settings import SettingsError, environment, load
+from .worker import load as load_in_worker
+
+HEADER_READ_TIMEOUT_MS = 10_000
+WORKERS_KILL_TIMEOUT = 10
+PORT_TIMEOUT = 3.0
+"""Seconds to wait for a predecessor, just killed, to let go of the port."""
+BACKLOG = 1024
+BACKPRESSURE_PER_THREAD = 32
+
+
+def serve(service: Service, *, host: str = "127.0.0.1", port: int | None = None) -> None:
+    """Serve until told to stop. Raises :class:`SettingsError` where that cannot begin."""
+    environ = own_settings(service, environment())
+    load(import_module(f"{service.package}.settings").Settings, environ)
+    settings = server_settings(service, environ)
+    port = port or settings.port
+    wait_for_port(service, host, port)
+    os.environ |= environ  # which is all that the workers see
+    Granian(
+        f"{service.package}.app:create_app",
+        address=host,
+        port=port,
+        interface=Interfaces.WSGI,
+        http=HTTPModes.http1,
+        websockets=False,
+        workers=settings.workers,
+        blocking_threads=settings.threads,
+        backlog=BACKLOG,
+        backpressure=BACKPRESSURE_PER_THREAD * settings.threads,
+        http1_settings=HTTP1Settings(header_read_timeout=HEADER_READ_TIMEOUT_MS),
+        log_level=LogLevels.warning,
+        respawn_failed_workers=True,
+        workers_kill_timeout=WORKERS_KILL_TIMEOUT,
+    ).serve(target_loader=partial(load_in_worker, os.getpid()))
+
+
+def wait_for_port(service: Service, host: str, port: int) -> None:
+    """The server would share the port with whoever holds it already, and each would get half of the requests."""
+    end = time.monotonic() + PORT_TIMEOUT
+    while not port_is_free(host, port):
+        if time.monotonic() > end:
+            raise SettingsError(
+                f"Port {port} on {host} is taken by another program."
+                f" Stop that, or choose another port with {service.port_variable}."
+            )
+        time.sleep(0.05)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m heartguard.serve", description="Run one service.")
+    parser.add_argument("service", choices=sorted(SERVICES))
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=int, help="default: the service's own, e.g. AUTH_PORT")
+    given = parser.parse_args()
+    try:
+        serve(SERVICES[given.service], host=given.host, port=given.port)
+    except SettingsError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""Which services there are: their names, folders, ports and paths."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Service:
+    """One service. ``prefix`` begins its error codes, ``path`` its routes."""
+
+    name: str
+    prefix: str
+    folder: str
+    port: int
+    port_variable: str
+    url_variable: str
+    path: str
+
+    @property
+    def package(self) -> str:
+        return f"services.{self.folder}.src"
+
+
+SERVICES = {
+    service.name: service
+    for service in (
+        Service("gateway", "GATEWAY", "gateway", 5000, "GATEWAY_PORT", "GATEWAY_URL", "/gateway"),
+        Service("auth", "AUTH", "auth", 5001, "AUTH_PORT", "AUTH_URL", "/auth"),
+        Service("timeseries", "TS", "influx", 5005, "TIMESERIES_PORT", "TIMESERIES_URL", "/timeseries"),
+    )
+}

@@ -1,0 +1,181 @@
+"""Typed settings, read once and checked at start.
+
+A service's settings are a frozen dataclass whose fields are made with :func:`variable`. The
+environment wins over ``.env``; ``<NAME>_FILE`` names a file that holds the value. Every problem
+is reported at once, by the variable's name and what it should be. Values are never shown.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+
+ROOT = Path(__file__).resolve().parent.parent
+
+S = TypeVar("S")
+Network = IPv4Network | IPv6Network
+
+
+class SettingsError(Exception):
+    """The environment does not make sense; the message lists every variable at fault."""
+
+
+def variable(name: str, parse: Callable[[str], Any], default: str | None = None, *, optional: bool = False) -> Any:
+    """A dataclass field read from the variable ``name``.
+
+    ``default`` is written as it would be in the environment. Without one the variable is needed,
+    unless ``optional``, which gives None.
+    """
+    return field(metadata={"name": name, "parse": parse, "default": default, "optional": optional})
+
+
+def load(settings: type[S], environ: Mapping[str, str] | None = None) -> S:
+    """Read ``settings`` from the environment (the process's and ``.env``, unless ``environ`` is given)."""
+    environ = environment() if environ is None else environ
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    for item in fields(settings):  # type: ignore[arg-type]
+        if "name" not in item.metadata:
+            if item.default is MISSING and item.default_factory is MISSING:
+                raise TypeError(f"{item.name} is not made with variable()")
+            continue
+        try:
+            values[item.name] = _read(item.metadata, environ)
+        except ValueError as problem:
+            problems.append(f"{item.metadata['name']}: {problem}")
+    if problems:
+        raise SettingsError(
+            "Settings are missing or wrong (see .env.example):\n" + "\n".join(f"  {p}" for p in problems)
+        )
+    return settings(**values)
+
+
+def environment(root: Path = ROOT) -> dict[str, str]:
+    """``.env`` in the root, overridden by the process's environment."""
+    from_file = {k: v for k, v in dotenv_values(root / ".env", interpolate=False).items() if v is not None}
+    return {**from_file, **os.environ}
+
+
+def _read(spec: Mapping[str, Any], environ: Mapping[str, str]) -> Any:
+    text = environ.get(spec["name"], "")
+    if not text and (path := environ.get(f"{spec['name']}_FILE")):
+        try:
+            text = Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as problem:
+            raise ValueError(f"the file named by {spec['name']}_FILE cannot be read ({problem})") from None
+    if not text:
+        if spec["default"] is None:
+            if spec["optional"]:
+                return None
+            raise ValueError("is needed and not set")
+        text = spec["default"]
+    return spec["parse"](text)
+
+
+# What a value can be. Each takes the text and gives the value, or raises ValueError saying what it should be.
+
+
+def text(value: str) -> str:
+    return value
+
+
+def integer(minimum: int, maximum: int) -> Callable[[str], int]:
+    def parse(value: str) -> int:
+        if not value.isascii() or not value.isdigit() or not minimum <= int(value) <= maximum:
+            raise ValueError(f"should be a whole number from {minimum} to {maximum}")
+        return int(value)
+
+    return parse
+
+
+def choice(*allowed: str) -> Callable[[str], str]:
+    def parse(value: str) -> str:
+        if value not in allowed:
+            raise ValueError(f"should be one of {', '.join(allowed)}")
+        return value
+
+    return parse
+
+
+def boolean(value: str) -> bool:
+    return choice("true", "false")(value.lower()) == "true"
+
+
+def secret(minimum: int) -> Callable[[str], bytes]:
+    """A secret of at least ``minimum`` bytes."""
+
+    def parse(value: str) -> bytes:
+        if len(value.encode()) < minimum:
+            raise ValueError(f"should be at least {minimum} bytes; make one with: openssl rand -base64 48")
+        return value.encode()
+
+    return parse
+
+
+def url(*schemes: str) -> Callable[[str], str]:
+    def parse(value: str) -> str:
+        try:
+            known = urlsplit(value).scheme in schemes
+        except ValueError:
+            known = False
+        if not known:
+            raise ValueError(f"should be a URL that begins with {' or '.join(s + '://' for s in schemes)}")
+        return value.rstrip("/")
+
+    return parse
+
+
+def networks(value: str) -> tuple[Network, ...]:
+    try:
+        return tuple(ip_network(part.strip()) for part in value.split(",") if part.strip())
+    except ValueError as problem:
+        raise ValueError(f"should be networks such as 10.0.0.0/8, comma-separated ({problem})") from None
+
+
+def origins(value: str) -> frozenset[str]:
+    found = frozenset(part.strip().rstrip("/") for part in value.split(",") if part.strip())
+    for origin in found:
+        parts = urlsplit(origin)
+        if parts.scheme not in {"http", "https"} or not parts.netloc or parts.path:
+            raise ValueError("should be origins such as https://portal.example.org, comma-separated")
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rate:
+    """``limit`` requests per ``seconds``; a bucket of that size refills at that pace."""
+
+    limit: int
+    seconds: int
+
+
+def rate(value: str) -> Rate:
+    units = {"s": 1, "min": 60, "hour": 3600}
+    number, _, unit = value.partition("/")
+    if not number.isdigit() or not 1 <= int(number) <= 1_000_000 or unit not in units:
+        raise ValueError("should be a rate such as 100/min (per s, min or hour; 1 to 1000000)")
+    return Rate(limit=int(number), seconds=units[unit])
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceSettings:
+    """What every service needs."""
+
+    jwt_secret: bytes = variable("JWT_SECRET", secret(32))
+    jwt_expires_minutes: int = variable("JWT_EXPIRES_IN", integer(1, 1440), "60")
+    log_level: str = variable("LOG_LEVEL", choice("DEBUG", "INFO", "WARNING", "ERROR"), "INFO")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatabaseSettings:
+    database_url: str = variable("DATABASE_URL", url("postgresql", "postgres"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValkeySettings:
+    redis_url: str = variable("REDIS_URL", url("redis", "rediss", "unix"))

@@ -1,0 +1,141 @@
+"""Accounts: who may register whom, and what an account says of itself."""
+
+from typing import Any
+
+from sqlalchemy import Connection
+
+from heartguard.database import Database
+from heartguard.errors import Forbidden, Unauthorized
+from heartguard.logs import log
+from heartguard.models.auth_token import Profile, RegisterRequest, RegisterResponse
+from heartguard.models.base import UNSET, Role, UnsetType
+from heartguard.tokens import Claims
+
+from . import db, passwords
+from .attempts import Attempts
+from .security import (
+    EmailTaken,
+    NotSetUp,
+    OrganizationNotChosen,
+    OrganizationSignupClosed,
+    RegistrationClosed,
+    RoleNotAllowed,
+    UnacceptablePassword,
+)
+from .settings import Settings
+
+
+class Accounts:
+    def __init__(self, database: Database, attempts: Attempts, settings: Settings) -> None:
+        self._database = database
+        self._attempts = attempts
+        self._settings = settings
+
+    def register(self, request: RegisterRequest, caller: Claims | None) -> RegisterResponse:
+        """Sign a person up, on the person's own or by an admin of the organization.
+
+        Raises :class:`Forbidden` and its kinds, :class:`UnacceptablePassword`, :class:`EmailTaken`.
+        """
+        email = request.email.lower()
+        self._attempts.take("register", email)
+        role = self._allowed_role(request, caller)
+        if problem := passwords.problem(request.password):
+            raise UnacceptablePassword(problem)
+        password_hash = passwords.hashed(request.password)
+        with self._database.transaction() as tx:
+            account = db.NewAccount(
+                org_id=self._organization(tx, request, caller),
+                email=email,
+                password_hash=password_hash,
+                role=role,
+                first_name=_given(request.first_name),
+                last_name=_given(request.last_name),
+            )
+            user_id = db.insert_user(tx, account)
+            if user_id is None:
+                raise EmailTaken
+        return RegisterResponse(user_id=user_id, email=email, role=role, org_id=account.org_id)
+
+    def _allowed_role(self, request: RegisterRequest, caller: Claims | None) -> Role:
+        """The role that the new account gets; raises where the caller may not do this at all."""
+        signs_organization_up = request.organization_name is not UNSET
+        if caller is not None:
+            if caller.role != "admin":
+                raise Forbidden
+            if signs_organization_up:
+                raise OrganizationNotChosen
+            return request.role
+        if signs_organization_up:
+            if not self._settings.org_signup:
+                raise OrganizationSignupClosed
+            if request.role == "manager":
+                raise RoleNotAllowed
+            return "admin"
+        if request.role != "user":
+            raise RoleNotAllowed
+        if self._settings.registration == "closed":
+            raise RegistrationClosed
+        return "user"
+
+    def _organization(self, tx: Connection, request: RegisterRequest, caller: Claims | None) -> int:
+        """The organization that the new account belongs to."""
+        if caller is not None:
+            return _living_admin(tx, caller).org_id
+        if not isinstance(request.organization_name, UnsetType):
+            return db.insert_organization(tx, request.organization_name)
+        if not db.organization_exists(tx, db.DEFAULT_ORG_ID):
+            raise NotSetUp
+        return db.DEFAULT_ORG_ID
+
+    def profile(self, caller: Claims) -> Profile:
+        """The caller's account; :class:`Unauthorized` where it or the session is gone."""
+        with self._database.transaction() as tx:
+            account = db.find_caller(tx, caller)
+        if account is None:
+            raise Unauthorized
+        return Profile(
+            id=account.id,
+            email=account.email,
+            role=account.role,
+            org_id=account.org_id,
+            created_at=account.created_at,
+            **_present(first_name=account.first_name, last_name=account.last_name, last_login_at=account.last_login_at),
+        )
+
+    def bootstrap(self) -> None:
+        """Make the default organization and, where it has no admin, its first. A password is never replaced."""
+        email = self._settings.bootstrap_admin_email
+        with self._database.transaction() as tx:
+            db.lock_bootstrap(tx)
+            db.ensure_default_organization(tx, self._settings.default_org_name)
+            if db.has_admin(tx, db.DEFAULT_ORG_ID):
+                return
+            admin = db.NewAccount(
+                org_id=db.DEFAULT_ORG_ID,
+                email=email,
+                password_hash=passwords.hashed(self._settings.bootstrap_admin_password),
+                role="admin",
+            )
+            made = db.insert_user(tx, admin)
+        if made is None:
+            log.error("no admin: BOOTSTRAP_ADMIN_EMAIL is the address of an account that is none")
+        else:
+            log.info("first admin made", user_id=made)
+
+
+def _living_admin(tx: Connection, caller: Claims) -> db.Account:
+    """The caller's account as it is now, which may differ from what the token says."""
+    account = db.find_caller(tx, caller)
+    if account is None:
+        raise Unauthorized
+    if account.role != "admin":
+        raise Forbidden
+    return account
+
+
+def _given(value: str | UnsetType) -> str | None:
+    return None if isinstance(value, UnsetType) else value
+
+
+def _present(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}

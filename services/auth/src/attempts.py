@@ -1,0 +1,25 @@
+"""How often an account may be tried. (How often an address on the network may try is the gateway's to limit.)"""
+
+import hashlib
+import hmac
+from typing import Literal
+
+from heartguard.ratelimit import Bucket, RateLimiter
+from heartguard.settings import Rate
+
+
+class Attempts:
+    """A bucket per account and operation, filled by AUTH_RATE_LIMIT."""
+
+    def __init__(self, limiter: RateLimiter, rate: Rate, key: bytes) -> None:
+        self._limiter = limiter
+        self._rate = rate
+        self._key = key
+
+    def take(self, operation: Literal["register", "login", "refresh"], account: str) -> None:
+        """Count one attempt on the account (an address in lower case, or a user's id); 429 where it is too many."""
+        # What lies in Valkey must not tell addresses, nor be found by hashing guessed ones.
+        owner = hmac.digest(self._key, account.encode(), hashlib.sha256).hex()
+        taken = self._limiter.take([Bucket(f"account-{operation}", owner, self._rate)])
+        if not taken.allowed:
+            raise taken.refusal()

@@ -1,0 +1,359 @@
+"""All SQL of the auth service."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from ipaddress import ip_address
+from typing import Literal
+
+from sqlalchemy import Connection, text
+
+from heartguard.context import Client
+from heartguard.models.base import Role
+from heartguard.tokens import Claims
+
+DEFAULT_ORG_ID = 1
+BOOTSTRAP_LOCK = 0x41757468  # "Auth": any number that nobody else takes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """A user, without the password."""
+
+    id: int
+    org_id: int
+    email: str
+    role: Role
+    first_name: str | None
+    last_name: str | None
+    created_at: datetime
+    last_login_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewAccount:
+    """``email`` is in lower case."""
+
+    org_id: int
+    email: str
+    password_hash: str
+    role: Role
+    first_name: str | None = None
+    last_name: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Credentials:
+    user_id: int
+    password_hash: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retired:
+    """``seconds`` since the refresh token was used."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Revocation:
+    """One token (``jti``) or all tokens of a session (``sid``) are dead; of interest until ``expires_at``."""
+
+    kind: Literal["jti", "sid"]
+    id: str
+    expires_at: datetime
+
+
+# Organizations and users
+
+
+def lock_bootstrap(tx: Connection) -> None:
+    """Wait until no other process sets the database up; freed at the end of the transaction."""
+    tx.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": BOOTSTRAP_LOCK})
+
+
+def ensure_default_organization(tx: Connection, name: str) -> None:
+    tx.execute(
+        text("INSERT INTO heartguard_core.organizations (id, name) VALUES (:id, :name) ON CONFLICT (id) DO NOTHING"),
+        {"id": DEFAULT_ORG_ID, "name": name},
+    )
+
+
+def insert_organization(tx: Connection, name: str) -> int:
+    """The new organization's id."""
+    return int(
+        tx.execute(
+            text("INSERT INTO heartguard_core.organizations (name) VALUES (:name) RETURNING id"), {"name": name}
+        ).scalar_one()
+    )
+
+
+def organization_exists(tx: Connection, org_id: int) -> bool:
+    return bool(
+        tx.execute(
+            text("SELECT EXISTS (SELECT FROM heartguard_core.organizations WHERE id = :id)"), {"id": org_id}
+        ).scalar_one()
+    )
+
+
+def has_admin(tx: Connection, org_id: int) -> bool:
+    return bool(
+        tx.execute(
+            text(
+                "SELECT EXISTS (SELECT FROM heartguard_core.users"
+                " WHERE org_id = :org_id AND role = 'admin' AND deleted_at IS NULL)"
+            ),
+            {"org_id": org_id},
+        ).scalar_one()
+    )
+
+
+def insert_user(tx: Connection, account: NewAccount) -> int | None:
+    """The new user's id; None where the address is taken."""
+    found: int | None = tx.execute(
+        text(
+            "INSERT INTO heartguard_core.users (org_id, email, password_hash, role, first_name, last_name)"
+            " VALUES (:org_id, :email, :password_hash, :role, :first_name, :last_name)"
+            " ON CONFLICT (email) WHERE deleted_at IS NULL DO NOTHING RETURNING id"
+        ),
+        vars(account),
+    ).scalar_one_or_none()
+    return found
+
+
+def find_caller(tx: Connection, claims: Claims) -> Account | None:
+    """The user a token speaks for, as long as user and session live."""
+    row = tx.execute(
+        text(
+            "SELECT u.id, u.org_id, u.email, u.role, u.first_name, u.last_name, u.created_at, u.last_login_at"
+            " FROM heartguard_core.users u JOIN heartguard_core.sessions s ON s.user_id = u.id"
+            " WHERE u.id = :user_id AND s.id = :sid AND u.deleted_at IS NULL AND s.ended_at IS NULL"
+        ),
+        {"user_id": claims.user_id, "sid": claims.sid},
+    ).one_or_none()
+    return Account(**row._mapping) if row else None  # noqa: SLF001 - SQLAlchemy's documented name
+
+
+def find_credentials(tx: Connection, email: str) -> Credentials | None:
+    row = tx.execute(
+        text("SELECT id, password_hash FROM heartguard_core.users WHERE email = :email AND deleted_at IS NULL"),
+        {"email": email},
+    ).one_or_none()
+    return Credentials(user_id=row.id, password_hash=row.password_hash) if row else None
+
+
+def record_sign_in(tx: Connection, verified: Credentials, password_hash: str) -> Account | None:
+    """Note the sign-in and keep ``password_hash``; None where the account changed since it was verified."""
+    row = tx.execute(
+        text(
+            "UPDATE heartguard_core.users SET last_login_at = now(), password_hash = :password_hash"
+            " WHERE id = :user_id AND password_hash = :verified AND deleted_at IS NULL"
+            " RETURNING id, org_id, email, role, first_name, last_name, created_at, last_login_at"
+        ),
+        {"user_id": verified.user_id, "verified": verified.password_hash, "password_hash": password_hash},
+    ).one_or_none()
+    return Account(**row._mapping) if row else None  # noqa: SLF001 - SQLAlchemy's documented name
+
+
+# Sessions and tokens
+
+
+def insert_session(tx: Connection, sid: str, user_id: int, client: Client, access_expires: int) -> None:
+    """``access_expires`` is in Unix seconds."""
+    tx.execute(
+        text(
+            "INSERT INTO heartguard_core.sessions (id, user_id, ip, user_agent, access_expires_at)"
+            " VALUES (:sid, :user_id, :ip, :user_agent, to_timestamp(:access_expires))"
+        ),
+        {
+            "sid": sid,
+            "user_id": user_id,
+            "ip": _address(client.ip),
+            "user_agent": client.user_agent.replace("\0", ""),
+            "access_expires": access_expires,
+        },
+    )
+
+
+def _address(ip: str) -> str | None:
+    """The address where it is one; who reaches the service past the gateway can say anything."""
+    try:
+        return str(ip_address(ip.partition("%")[0]))
+    except ValueError:
+        return None
+
+
+def insert_refresh_token(tx: Connection, claims: Claims, token_hash: bytes) -> None:
+    tx.execute(
+        text(
+            "INSERT INTO heartguard_core.refresh_tokens (jti, session_id, token_hash, issued_at, expires_at)"
+            " VALUES (:jti, :sid, :token_hash, to_timestamp(:iat), to_timestamp(:exp))"
+        ),
+        {"jti": claims.jti, "sid": claims.sid, "token_hash": token_hash, "iat": claims.iat, "exp": claims.exp},
+    )
+
+
+def lock_session(tx: Connection, sid: str) -> bool:
+    """Make refreshes of one session wait for each other; False where it has ended or never was."""
+    return (
+        tx.execute(
+            text("SELECT FROM heartguard_core.sessions WHERE id = :sid AND ended_at IS NULL FOR UPDATE"), {"sid": sid}
+        ).one_or_none()
+        is not None
+    )
+
+
+def find_refresh_token(tx: Connection, claims: Claims, token_hash: bytes) -> Account | Retired | None:
+    """Whose token it is, if it is good; else since when it is retired; None where it is unknown.
+
+    The session must be locked before, by a statement of its own: a lock waited for in the same
+    statement would still show the token as it was before the wait.
+    """
+    row = tx.execute(
+        text(
+            "SELECT u.id, u.org_id, u.email, u.role, u.first_name, u.last_name, u.created_at, u.last_login_at,"
+            " extract(epoch FROM clock_timestamp() - t.used_at) AS used_ago"
+            " FROM heartguard_core.refresh_tokens t"
+            " JOIN heartguard_core.sessions s ON s.id = t.session_id"
+            " JOIN heartguard_core.users u ON u.id = s.user_id"
+            " WHERE t.jti = :jti AND t.session_id = :sid AND t.token_hash = :token_hash"
+            " AND u.id = :user_id AND u.deleted_at IS NULL"
+        ),
+        {"jti": claims.jti, "sid": claims.sid, "token_hash": token_hash, "user_id": claims.user_id},
+    ).one_or_none()
+    if row is None:
+        return None
+    columns = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's documented name
+    used_ago = columns.pop("used_ago")
+    return Account(**columns) if used_ago is None else Retired(seconds=float(used_ago))
+
+
+def retire_refresh_token(tx: Connection, jti: str, replaced_by: str) -> None:
+    tx.execute(
+        text(
+            "UPDATE heartguard_core.refresh_tokens SET used_at = clock_timestamp(), replaced_by = :replaced_by"
+            " WHERE jti = :jti"
+        ),
+        {"jti": jti, "replaced_by": replaced_by},
+    )
+
+
+def touch_session(tx: Connection, sid: str, access_expires: int) -> None:
+    """``access_expires`` is in Unix seconds."""
+    tx.execute(
+        text(
+            "UPDATE heartguard_core.sessions SET last_used_at = now(),"
+            " access_expires_at = greatest(access_expires_at, to_timestamp(:access_expires)) WHERE id = :sid"
+        ),
+        {"sid": sid, "access_expires": access_expires},
+    )
+
+
+def is_live(tx: Connection, claims: Claims) -> bool:
+    """Whether an access token's user and session live and the token is not revoked."""
+    return bool(
+        tx.execute(
+            text(
+                "SELECT EXISTS (SELECT FROM heartguard_core.sessions s"
+                " JOIN heartguard_core.users u ON u.id = s.user_id"
+                " WHERE s.id = :sid AND u.id = :user_id AND s.ended_at IS NULL AND u.deleted_at IS NULL)"
+                " AND NOT EXISTS (SELECT FROM heartguard_core.revoked_tokens WHERE kind = 'jti' AND id = :jti)"
+            ),
+            {"sid": claims.sid, "user_id": claims.user_id, "jti": claims.jti},
+        ).scalar_one()
+    )
+
+
+# Revocations
+
+
+def end_session(tx: Connection, sid: str) -> list[Revocation]:
+    """End it, again if need be; empty where nothing of it can be alive any more."""
+    row = tx.execute(
+        text(
+            "UPDATE heartguard_core.sessions SET ended_at = coalesce(ended_at, now()) WHERE id = :sid"
+            " RETURNING access_expires_at"
+        ),
+        {"sid": sid},
+    ).one_or_none()
+    if row is None:
+        return []
+    ended = Revocation(kind="sid", id=sid, expires_at=row.access_expires_at)
+    insert_revocation(tx, ended)
+    return [ended]
+
+
+def insert_revocation(tx: Connection, revocation: Revocation) -> None:
+    tx.execute(
+        text(
+            "INSERT INTO heartguard_core.revoked_tokens (kind, id, expires_at) VALUES (:kind, :id, :expires_at)"
+            " ON CONFLICT (kind, id) DO NOTHING"
+        ),
+        vars(revocation),
+    )
+
+
+def unpublished(tx: Connection, limit: int) -> list[Revocation]:
+    """Revocations that still matter and are not known to have reached the gateways' list."""
+    rows = tx.execute(
+        text(
+            "SELECT kind, id, expires_at FROM heartguard_core.revoked_tokens"
+            " WHERE NOT published AND expires_at > now() ORDER BY kind, id LIMIT :limit"
+        ),
+        {"limit": limit},
+    )
+    return [Revocation(kind=kind, id=str(id_), expires_at=expires_at) for kind, id_, expires_at in rows]
+
+
+def unexpired(tx: Connection, after: Revocation | None, limit: int) -> list[Revocation]:
+    """Revocations that still matter, published or not, in pages."""
+    rows = tx.execute(
+        text(
+            "SELECT kind, id, expires_at FROM heartguard_core.revoked_tokens"
+            " WHERE expires_at > now() AND (kind, id) > (:kind, CAST(:id AS uuid)) ORDER BY kind, id LIMIT :limit"
+        ),
+        {
+            "kind": after.kind if after else "",
+            "id": after.id if after else "00000000-0000-0000-0000-000000000000",
+            "limit": limit,
+        },
+    )
+    return [Revocation(kind=kind, id=str(id_), expires_at=expires_at) for kind, id_, expires_at in rows]
+
+
+def mark_published(tx: Connection, revocations: Sequence[Revocation]) -> None:
+    tx.execute(
+        text(
+            "UPDATE heartguard_core.revoked_tokens SET published = true"
+            " FROM unnest(CAST(:kinds AS text[]), CAST(:ids AS uuid[])) AS done (kind, id)"
+            " WHERE revoked_tokens.kind = done.kind AND revoked_tokens.id = done.id AND NOT published"
+        ),
+        {"kinds": [r.kind for r in revocations], "ids": [r.id for r in revocations]},
+    )
+
+
+SWEEPS = (
+    text(
+        "DELETE FROM heartguard_core.refresh_tokens WHERE jti IN (SELECT jti FROM heartguard_core.refresh_tokens"
+        " WHERE expires_at < now() LIMIT :limit FOR UPDATE SKIP LOCKED)"
+    ),
+    text(
+        "DELETE FROM heartguard_core.revoked_tokens WHERE (kind, id) IN (SELECT kind, id"
+        " FROM heartguard_core.revoked_tokens WHERE expires_at < now() - interval '1 minute'"
+        " LIMIT :limit FOR UPDATE SKIP LOCKED)"
+    ),
+    # Only once no refresh token of it is left: a session's end says that its tokens are dead.
+    text(
+        "DELETE FROM heartguard_core.sessions WHERE id IN (SELECT id FROM heartguard_core.sessions s"
+        " WHERE access_expires_at < now() - interval '1 minute' AND NOT EXISTS"
+        " (SELECT FROM heartguard_core.refresh_tokens t WHERE t.session_id = s.id)"
+        " LIMIT :limit FOR UPDATE SKIP LOCKED)"
+    ),
+)
+"""Each deletes up to ``limit`` rows that nothing can ask for any more."""
+
+
+def sweep(tx: Connection, limit: int) -> bool:
+    """Delete expired rows, up to ``limit`` of each kind; True where there may be more."""
+    deleted = [tx.execute(statement, {"limit": limit}).rowcount for statement in SWEEPS]
+    return max(deleted) >= limit

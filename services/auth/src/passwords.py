@@ -1,0 +1,58 @@
+"""Passwords: which may be chosen, and how they are kept."""
+
+import secrets
+from functools import cache
+from importlib.resources import files
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+from argon2.profiles import RFC_9106_LOW_MEMORY
+
+MINIMUM_LENGTH = 8
+MAXIMUM_LENGTH = 128
+
+_hasher = PasswordHasher(
+    time_cost=2,
+    memory_cost=19 * 1024,
+    parallelism=1,
+    hash_len=RFC_9106_LOW_MEMORY.hash_len,
+    salt_len=RFC_9106_LOW_MEMORY.salt_len,
+)
+"""Argon2id with the minimum that OWASP's password storage cheat sheet recommends: 19 MiB (in KiB), two passes."""
+
+_NOBODYS = _hasher.hash(secrets.token_urlsafe())
+"""Compared with where there is no account, so that an unknown address costs what a known one does."""
+
+
+@cache
+def commonest() -> frozenset[str]:
+    """The 3,000 commonest passwords that are long enough; common_passwords.origin.txt says where they come from."""
+    listed = files(__package__).joinpath("common_passwords.txt").read_text(encoding="utf-8")
+    return frozenset(listed.splitlines())
+
+
+def problem(password: str) -> str | None:
+    """Why the password may not be chosen, or None. Lengths are in characters (code points)."""
+    if not MINIMUM_LENGTH <= len(password) <= MAXIMUM_LENGTH:
+        return f"should have {MINIMUM_LENGTH} to {MAXIMUM_LENGTH} characters"
+    if password in commonest():
+        return "is one of the commonest passwords"
+    return None
+
+
+def hashed(password: str) -> str:
+    """The password's Argon2id hash, with its salt and parameters."""
+    return _hasher.hash(password)
+
+
+def matches(stored: str | None, password: str) -> bool:
+    """Whether ``stored`` is the hash of ``password``. Without a stored hash it takes as long, and does not."""
+    try:
+        return _hasher.verify(stored or _NOBODYS, password) and stored is not None
+    except (VerificationError, InvalidHashError):
+        return False
+
+
+def outdated(stored: str) -> bool:
+    """Whether the hash was made with other parameters than today's."""
+    return _hasher.check_needs_rehash(stored)

@@ -1,0 +1,39 @@
+"""Cross-origin requests: browsers of allowed origins may call, and read what the gateway says of itself."""
+
+METHODS = "GET, HEAD, POST, PUT, DELETE, OPTIONS"
+REQUEST_HEADERS = (
+    "Accept, Authorization, Content-Encoding, Content-Type, If-Match, If-None-Match, X-Request-ID, traceparent"
+)
+RESPONSE_HEADERS = (
+    "ETag, Link, Location, RateLimit, RateLimit-Policy, Retry-After, WWW-Authenticate,"
+    " X-Gateway-Request-ID, X-Request-ID"
+)
+MAX_AGE = 600
+"""Seconds that a browser may remember a preflight's answer."""
+
+Headers = list[tuple[str, str]]
+
+
+class Cors:
+    """The CORS headers for the origins of ``ALLOWED_ORIGINS``, and none for any other."""
+
+    def __init__(self, allowed: frozenset[str]) -> None:
+        self._allowed = allowed
+
+    def actual(self, origin: str | None) -> Headers:
+        """For an answer to an actual request."""
+        if origin is None or origin not in self._allowed:
+            return []
+        return [("Access-Control-Allow-Origin", origin), ("Access-Control-Expose-Headers", RESPONSE_HEADERS)]
+
+    def preflight(self, origin: str | None) -> Headers:
+        """For the answer to ``OPTIONS``."""
+        headers = [("Vary", "Accept, Origin, Access-Control-Request-Method, Access-Control-Request-Headers")]
+        if origin is not None and origin in self._allowed:
+            headers += [
+                ("Access-Control-Allow-Origin", origin),
+                ("Access-Control-Allow-Methods", METHODS),
+                ("Access-Control-Allow-Headers", REQUEST_HEADERS),
+                ("Access-Control-Max-Age", str(MAX_AGE)),
+            ]
+        return headers

@@ -1,0 +1,101 @@
+"""Which headers pass, in both directions (section 1 of the contract)."""
+
+import re
+from collections.abc import Iterable
+from wsgiref.types import WSGIEnvironment
+
+Headers = list[tuple[str, str]]
+
+HOP_BY_HOP = frozenset(
+    {
+        "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection",
+        "te", "trailer", "transfer-encoding", "upgrade", "http2-settings",
+    }
+)  # fmt: skip
+
+_NOT_FROM_CLIENTS = re.compile(
+    r"forwarded|via|host|content-length|expect|proxy|remote-user|authenticated-user|true-client-ip|cf-connecting-ip"
+    r"|x-request-id|traceparent|x-(real-ip|client-ip|cluster-client-ip|original-.*|rewrite-url|http-method-override)"
+    r"|x-(forwarded|gateway|user|org|organization|role|roles|tenant|account|email|auth|authenticated|identity|jwt"
+    r"|remote|envoy|internal|heartguard)(-.*)?"
+)
+"""What would tell a service who is calling and from where: that is the gateway's to say, or nobody's."""
+
+_NAMES_KEPT = 1024
+_names: dict[str, str] = {}
+
+
+def _passing_name(key: str) -> str:
+    """The header's name for a WSGI key, empty where the header does not pass. Remembered, up to a bound."""
+    name = key[5:].replace("_", "-").lower()
+    if name in HOP_BY_HOP or _NOT_FROM_CLIENTS.fullmatch(name):
+        name = ""
+    if len(_names) < _NAMES_KEPT:
+        _names[key] = name
+    return name
+
+
+def from_client(environ: WSGIEnvironment, *, authorization: bool) -> Headers:
+    """The client's headers that a service gets to see; ``authorization`` only where the route reads it."""
+    names = _names
+    passed: Headers = []
+    for key, value in environ.items():
+        if key.startswith("HTTP_"):
+            name = names.get(key)
+            if name is None:
+                name = _passing_name(key)
+            if name and value.isascii():
+                passed.append((name, value))
+    if content_type := environ.get("CONTENT_TYPE"):
+        passed.append(("content-type", content_type))
+    if "HTTP_USER_AGENT" not in environ:
+        passed.append(("user-agent", ""))
+    return _less(passed, environ.get("HTTP_CONNECTION"), () if authorization else ("authorization",))
+
+
+def _less(headers: Headers, connection: str | None, names: Iterable[str]) -> Headers:
+    """The headers without those of ``names``, and without those that ``Connection`` says are for one hop only."""
+    dropped = {*names}
+    if connection:
+        dropped.update(token.strip().lower() for token in connection.split(","))
+    return [pair for pair in headers if pair[0] not in dropped] if dropped else headers
+
+
+_NOT_FROM_SERVICES = HOP_BY_HOP | {
+    "server", "date", "via", "content-length", "vary", "x-request-id", "x-gateway-request-id",
+    "x-content-type-options", "ratelimit", "ratelimit-policy", "x-powered-by",
+}  # fmt: skip
+
+VARY = "Accept, Origin"
+
+
+def from_service(headers: Headers) -> Headers:
+    """A service's headers that the client gets to see, with ``Vary`` and the security headers completed."""
+    passed: Headers = []
+    vary, connection, cached = VARY, None, False
+    for pair in headers:
+        name = pair[0]
+        if name in _NOT_FROM_SERVICES:
+            if name == "vary":
+                vary = merge_vary(vary, pair[1])
+            elif name == "connection":
+                connection = pair[1]
+        elif name.startswith("access-control-"):
+            continue
+        else:
+            cached = cached or name == "cache-control"
+            passed.append(pair)
+    if connection:
+        passed = _less(passed, connection, ())
+    passed += (("vary", vary), ("x-content-type-options", "nosniff"))
+    if not cached:
+        passed.append(("cache-control", "no-store"))
+    return passed
+
+
+def merge_vary(ours: str, theirs: str) -> str:
+    if theirs == "Accept":
+        return ours
+    known = {name.strip().lower() for name in ours.split(",")}
+    added = [name.strip() for name in theirs.split(",") if name.strip() and name.strip().lower() not in known]
+    return ", ".join([ours, *added])

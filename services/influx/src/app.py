@@ -1,0 +1,29 @@
+"""The time-series service."""
+
+from flask import Flask
+
+from heartguard.app import create_service_app
+from heartguard.database import Database
+from heartguard.settings import load
+from heartguard.tokens import KeyRing, Tokens
+
+from .db import PostgresStore
+from .settings import Settings
+from .sweeper import Sweeper
+from .timeseries import TimeSeries
+from .views import endpoints
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """Wire the service together; it begins to clear away expired points at once."""
+    settings = settings or load(Settings)
+    store = PostgresStore(Database(settings.database_url, service="timeseries"))
+    app = create_service_app(
+        endpoints,
+        settings,
+        Tokens(KeyRing.from_secret(settings.jwt_secret)),
+        resources=[TimeSeries(store)],
+        checks={"postgres": store.check},
+    )
+    app.extensions["heartguard.sweeper"] = Sweeper(store.sweep, settings.sweep_seconds)
+    return app

@@ -1,0 +1,39 @@
+"""How a request to this service can fail in ways of its own."""
+
+from collections.abc import Sequence
+
+from heartguard.errors import Invalid, ServiceError
+from heartguard.models.common import Detail
+
+BUCKET_EXISTS = "TS_001"
+FIELD_TYPE = "TS_002"
+
+
+class BucketExists(ServiceError):
+    def __init__(self) -> None:
+        super().__init__(409, "The bucket exists", code=BUCKET_EXISTS)
+
+
+class WrongFieldType(Invalid):
+    """Every point that gives a field another type than the stored one."""
+
+    def __init__(self, details: Sequence[Detail]) -> None:
+        super().__init__(details, "The field is stored with another type", code=FIELD_TYPE)
+
+
+class NotNumeric(Invalid):
+    """The aggregate needs numbers, and some of the chosen fields hold none."""
+
+    def __init__(self, aggregate: str, fields: Sequence[str]) -> None:
+        message = (
+            f"{aggregate} needs numbers, which the field {{!r}} does not hold:"
+            " name the numeric ones in fields, or use count, first or last"
+        )
+        super().__init__([Detail(path="/aggregate", message=message.format(field)) for field in fields])
+
+
+class Overflow(Invalid):
+    """The result is beyond what a floating-point number can hold."""
+
+    def __init__(self, aggregate: str) -> None:
+        super().__init__([Detail(path="/aggregate", message=f"{aggregate} of these values is too large for a number")])

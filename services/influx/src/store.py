@@ -1,0 +1,128 @@
+"""What the time-series service needs of a store, in a form that PostgreSQL and InfluxDB can both meet."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, NamedTuple, Protocol
+
+from heartguard.models.timeseries import Aggregate, FieldValue
+
+FieldType = Literal["float", "integer", "boolean", "string"]
+TYPES: Mapping[type, FieldType] = {float: "float", int: "integer", bool: "boolean", str: "string"}
+NUMERIC: frozenset[FieldType] = frozenset({"float", "integer"})
+ANY_TYPE: frozenset[Aggregate] = frozenset({"count", "first", "last"})
+"""The aggregates that make sense of any type; the others need numbers."""
+
+
+class Series(NamedTuple):
+    """What points of one origin have in common; ``tags`` are sorted by key."""
+
+    measurement: str
+    tags: tuple[tuple[str, str], ...]
+
+
+class Row(NamedTuple):
+    """One value of one field of one series. ``time`` is in nanoseconds since the epoch."""
+
+    time: int
+    field: str
+    value: FieldValue | int
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredBucket:
+    """A bucket as the store knows it; ``id`` is the store's own key, never used again for another bucket."""
+
+    id: str
+    org_id: int
+    name: str
+    retention_seconds: int
+    created_at: datetime
+    description: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Points in ``[start, stop)``, in nanoseconds since the epoch. ``fields`` None means all of them.
+
+    With ``aggregate`` they are gathered in windows of ``window`` nanoseconds, aligned to the epoch.
+    """
+
+    measurement: str
+    start: int
+    stop: int
+    fields: Collection[str] | None
+    tags: Mapping[str, str]
+    aggregate: Aggregate | None
+    window: int
+    limit: int
+
+
+class BucketGone(Exception):
+    """The bucket was dropped since it was looked up (another process may have done it)."""
+
+
+class TypeConflict(Exception):
+    """A field has another type than the stored one, or two types in the same batch; nothing was written."""
+
+
+class Batch(Protocol):
+    """Points on their way into a bucket."""
+
+    def add(self, series: Series, time: int, fields: Mapping[str, FieldValue | int]) -> None:
+        """Take one point in. The same series and time again replaces the fields given and keeps the others."""
+        ...
+
+    def write(self) -> None:
+        """Store all points, durably, or none. Raises :class:`TypeConflict` or :class:`BucketGone`."""
+        ...
+
+
+class Store(Protocol):
+    """Buckets and their points."""
+
+    def bucket(self, org_id: int, name: str) -> StoredBucket | None:
+        """The bucket. It may be answered from memory: whoever uses a stale one gets :class:`BucketGone`."""
+        ...
+
+    def buckets(self, org_id: int) -> list[StoredBucket]:
+        """All buckets of the organization, by name."""
+        ...
+
+    def create_bucket(
+        self, org_id: int, name: str, *, retention_seconds: int, description: str | None
+    ) -> StoredBucket | None:
+        """Make a bucket; None where the name is taken."""
+        ...
+
+    def drop_bucket(self, org_id: int, name: str) -> bool:
+        """Drop a bucket with all its points; whether there was one."""
+        ...
+
+    def batch(self, bucket: StoredBucket) -> Batch:
+        """An empty batch for the bucket."""
+        ...
+
+    def field_types(
+        self, bucket: StoredBucket, measurements: Collection[str]
+    ) -> Mapping[tuple[str, str], FieldType]:
+        """The types of all fields of the measurements, by measurement and field."""
+        ...
+
+    def select(self, bucket: StoredBucket, selection: Selection) -> Sequence[Row]:
+        """The chosen points or windows by time, then field, then tags, at most ``limit``.
+
+        A window's time is its end, clipped to the range; empty windows are left out, and so is the
+        ``stddev`` of a single point, which is not a number. Raises :class:`BucketGone`, and the
+        errors of :mod:`.errors` where the aggregate cannot be computed.
+        """
+        ...
+
+    def check(self) -> None:
+        """Ask the store something; raises where it does not answer."""
+        ...
+
+    def sweep(self) -> None:
+        """Clear away what has expired or was dropped."""
+        ...

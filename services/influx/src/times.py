@@ -1,0 +1,62 @@
+"""Times: RFC 3339 to nanoseconds since the epoch and back, durations, and windows.
+
+A ``datetime`` keeps microseconds only, so times are whole nanoseconds throughout.
+"""
+
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+
+SECOND = 1_000_000_000
+UNITS = {"s": SECOND, "m": 60 * SECOND, "h": 3600 * SECOND, "d": 86_400 * SECOND}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+MIN_TIME = (datetime(1678, 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(seconds=1) * SECOND
+MAX_TIME = (datetime(2262, 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(seconds=1) * SECOND - 1
+"""The first and the last time that a point can have: the whole years that 64 bits of nanoseconds hold."""
+
+
+@lru_cache(maxsize=8192)
+def _minute(text: str) -> int:
+    """``2024-06-01T10:00`` in seconds. Points come in order, so that few minutes are in use at a time."""
+    return int(datetime.fromisoformat(text + "+00:00").timestamp())
+
+
+def parse_time(text: str) -> int:
+    """Nanoseconds of a time that has the form of :data:`heartguard.models.base.TIMESTAMP`."""
+    whole = (_minute(text[:16]) + int(text[17:19])) * SECOND
+    if text[19] != ".":
+        return whole
+    fraction = text[20:].partition("+")[0].partition("-")[0].rstrip("Z")
+    return whole + int(fraction.ljust(9, "0"))
+
+
+@lru_cache(maxsize=8192)
+def _minute_text(minute: int) -> str:
+    return (_EPOCH + timedelta(minutes=minute)).strftime("%Y-%m-%dT%H:%M:")
+
+
+def format_time(nanoseconds: int) -> str:
+    """RFC 3339 in UTC, with as many digits of a fraction as it needs."""
+    seconds, fraction = divmod(nanoseconds, SECOND)
+    minute, second = divmod(seconds, 60)
+    digits = f".{fraction:09d}".rstrip("0") if fraction else ""
+    return f"{_minute_text(minute)}{second:02d}{digits}Z"
+
+
+def parse_duration(text: str) -> int:
+    """Nanoseconds of a duration such as ``15m``."""
+    return int(text[:-1]) * UNITS[text[-1]]
+
+
+def parse_moment(text: str, now: int) -> int:
+    """Nanoseconds of a bound of a range: a time, ``now()``, or a duration back from ``now``."""
+    if text == "now()":
+        return now
+    if text.startswith("-"):
+        return max(MIN_TIME, now - parse_duration(text[1:]))
+    return parse_time(text)
+
+
+def window_stop(number: int, window: int, stop: int) -> int:
+    """Where the window ends that is the ``number``-th since the epoch, clipped to the range's ``stop``."""
+    return min((number + 1) * window, stop)

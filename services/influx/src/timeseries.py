@@ -1,0 +1,190 @@
+"""What can be done with buckets and points, on any store."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+from heartguard.errors import Forbidden, Invalid, NotFound
+from heartguard.models.base import UNSET
+from heartguard.models.common import Detail
+from heartguard.models.timeseries import (
+    Bucket,
+    BucketCreate,
+    Point,
+    QueryRequest,
+    QueryResult,
+    Result,
+    WriteRequest,
+)
+from heartguard.tokens import Claims
+
+from . import tenancy
+from .errors import BucketExists, WrongFieldType
+from .line_protocol import Entry, LineBatch
+from .points import Check, shown
+from .store import TYPES, BucketGone, Selection, Store, StoredBucket, TypeConflict
+from .times import MAX_TIME, MIN_TIME, SECOND, format_time, parse_duration, parse_moment, parse_time
+
+MIN_RETENTION = 3600
+MAX_WINDOW = 2**63 - 1
+"""Nanoseconds. A longer window makes no difference: this one spans all times since the epoch."""
+
+T = TypeVar("T")
+
+
+class TimeSeries:
+    """The service's work. ``clock`` gives nanoseconds since the epoch."""
+
+    def __init__(self, store: Store, clock: Callable[[], int] = time.time_ns) -> None:
+        self._store = store
+        self._clock = clock
+
+    def create_bucket(self, request: BucketCreate, caller: Claims) -> Bucket:
+        name = tenancy.writable(request.bucket, caller)
+        if 0 < request.retention_seconds < MIN_RETENTION:
+            message = f"is 0 (for ever) or at least {MIN_RETENTION}"
+            raise Invalid([Detail(path="/retention_seconds", message=message)])
+        made = self._store.create_bucket(
+            caller.org_id,
+            name,
+            retention_seconds=request.retention_seconds,
+            description=request.description or None,
+        )
+        if made is None:
+            raise BucketExists
+        return _answer(made)
+
+    def buckets(self, caller: Claims) -> list[Bucket]:
+        """The organization's buckets, by name; its default one is always among them."""
+        self._open(caller.org_id, tenancy.default_bucket(caller.org_id))
+        return [_answer(bucket) for bucket in self._store.buckets(caller.org_id)]
+
+    def drop_bucket(self, name: str, caller: Claims) -> None:
+        """Drop a bucket and its points. The default one comes back, empty, when it is next used."""
+        if not self._store.drop_bucket(caller.org_id, tenancy.readable(name, caller)):
+            raise NotFound("There is no such bucket")
+
+    def write(self, request: WriteRequest, caller: Claims) -> int:
+        """Store a batch durably, all of it or nothing; how many points it had."""
+        tenancy.check_organization(request.org, caller)
+        name = tenancy.writable(request.bucket, caller)
+        return self._with_bucket(caller.org_id, name, lambda bucket: self._write(request, caller, bucket))
+
+    def query(self, request: QueryRequest, caller: Claims) -> QueryResult:
+        name = tenancy.readable(request.bucket, caller)
+        rows = self._with_bucket(
+            caller.org_id, name, lambda bucket: self._store.select(bucket, self._selection(request, caller, bucket))
+        )
+        results = [Result(time=format_time(t), field=f, value=value, tags=dict(tags)) for t, f, value, tags in rows]
+        return QueryResult(results=results, count=len(results))
+
+    def _with_bucket(self, org_id: int, name: str, use: Callable[[StoredBucket], T]) -> T:
+        """Use a bucket; once more where it turns out to have been dropped, and perhaps made anew, meanwhile."""
+        try:
+            return use(self._open(org_id, name))
+        except BucketGone:
+            try:
+                return use(self._open(org_id, name))
+            except BucketGone:
+                raise NotFound("There is no such bucket") from None
+
+    def _open(self, org_id: int, name: str) -> StoredBucket:
+        """The bucket; the default one is made on its first use."""
+        found = self._store.bucket(org_id, name)
+        if found is None and name == tenancy.default_bucket(org_id):
+            made = self._store.create_bucket(org_id, name, retention_seconds=0, description=None)
+            found = made or self._store.bucket(org_id, name)
+        if found is None:
+            raise NotFound("There is no such bucket")
+        return found
+
+    def _write(self, request: WriteRequest, caller: Claims, bucket: StoredBucket) -> int:
+        now = self._clock()
+        check = Check(
+            "/lines" if isinstance(request, LineBatch) else "/points",
+            user_id=tenancy.own_points_only(caller),
+            oldest=_oldest(bucket, now),
+            received=now,
+        )
+        batch = self._store.batch(bucket)
+        count = 0
+        for entry in entries(request):
+            count += 1
+            if isinstance(entry, Detail):
+                check.found(entry)
+            elif good := check.judge(*entry):
+                batch.add(*good, entry[3])
+        check.refuse_foreign()
+        if not count:
+            raise Invalid([Detail(path="/lines", message="the batch holds no points")])
+        if check.violations:
+            self._name_conflicts(request, bucket, check)
+            raise Invalid(check.details())
+        try:
+            batch.write()
+        except TypeConflict:
+            self._name_conflicts(request, bucket, check)
+            raise WrongFieldType(check.details()) from None
+        return count
+
+    def _name_conflicts(self, request: WriteRequest, bucket: StoredBucket, check: Check) -> None:
+        """Find every point that gives a field another type than the stored one, or than the batch's first."""
+        points = [entry for entry in entries(request) if not isinstance(entry, Detail)]
+        known = dict(self._store.field_types(bucket, {measurement for _, measurement, *_ in points}))
+        for index, measurement, _, fields, _ in points:
+            for field, value in fields.items():
+                given = TYPES[type(value)]
+                expected = known.setdefault((measurement, field), given)
+                if given != expected:
+                    message = f"the field {shown(field)} is of type {expected}, not {given}"
+                    check.found(Detail(path=check.path(index, "fields", field), message=message))
+
+    def _selection(self, request: QueryRequest, caller: Claims, bucket: StoredBucket) -> Selection:
+        now = self._clock()
+        start, stop = parse_moment(request.range_start, now), parse_moment(request.range_stop, now)
+        if start >= stop:
+            raise Invalid([Detail(path="/range_start", message="is not before range_stop")])
+        return Selection(
+            measurement=request.measurement,
+            start=max(start, _oldest(bucket, now)),
+            stop=min(stop, MAX_TIME + 1),
+            fields=request.fields or None,
+            tags=_own_tags(request, caller),
+            aggregate=request.aggregate or None,
+            window=min(parse_duration(request.window), MAX_WINDOW),
+            limit=request.limit,
+        )
+
+
+def entries(request: WriteRequest) -> Iterable[Entry | Detail]:
+    """The points of a batch, whatever form it came in."""
+    return request.entries() if isinstance(request, LineBatch) else _points(request.points)
+
+
+def _points(points: Iterable[Point]) -> Iterator[Entry]:
+    for index, point in enumerate(points):
+        timestamp = point.timestamp
+        yield index, point.measurement, point.tags, point.fields, parse_time(timestamp) if timestamp else None
+
+
+def _oldest(bucket: StoredBucket, now: int) -> int:
+    """The first time that the bucket still keeps."""
+    return max(MIN_TIME, now - bucket.retention_seconds * SECOND) if bucket.retention_seconds else MIN_TIME
+
+
+def _own_tags(request: QueryRequest, caller: Claims) -> dict[str, str]:
+    own = tenancy.own_points_only(caller)
+    if own is None:
+        return request.tags
+    if request.tags.get(tenancy.USER_TAG, own) != own:
+        raise Forbidden("You may only read points of your own user_id")
+    return {**request.tags, tenancy.USER_TAG: own}
+
+
+def _answer(bucket: StoredBucket) -> Bucket:
+    return Bucket(
+        bucket=bucket.name,
+        retention_seconds=bucket.retention_seconds,
+        created_at=bucket.created_at,
+        description=UNSET if bucket.description is None else bucket.description,
+    )

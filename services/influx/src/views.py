@@ -1,0 +1,57 @@
+"""The endpoints of section 7 of the contract."""
+
+from heartguard.endpoint import Endpoints
+from heartguard.models.timeseries import (
+    Bucket,
+    BucketCreate,
+    Buckets,
+    QueryRequest,
+    QueryResult,
+    WriteRequest,
+    WriteResult,
+)
+from heartguard.policy import Audience
+from heartguard.tokens import Claims
+
+from .line_protocol import read_lines
+from .timeseries import TimeSeries
+
+MAX_BATCH = 16 * 1024 * 1024
+
+endpoints = Endpoints("timeseries")
+
+
+@endpoints.post(
+    "/timeseries/write",
+    audience=Audience.SIGNED_IN,
+    audit="TIMESERIES_WRITE",
+    max_body=MAX_BATCH,
+    also={"text/plain": read_lines},
+)
+def write(batch: WriteRequest, caller: Claims, timeseries: TimeSeries) -> WriteResult:
+    """Store a batch of points: all of them, durably, or none."""
+    return WriteResult(success=True, inserted=timeseries.write(batch, caller))
+
+
+@endpoints.post("/timeseries/query", audience=Audience.SIGNED_IN)
+def query(question: QueryRequest, caller: Claims, timeseries: TimeSeries) -> QueryResult:
+    """Points of one measurement, raw or in windows."""
+    return timeseries.query(question, caller)
+
+
+@endpoints.post("/timeseries/buckets", audience=Audience.ADMIN, status=201, audit="BUCKET_CREATE")
+def create_bucket(new: BucketCreate, caller: Claims, timeseries: TimeSeries) -> Bucket:
+    """Make a bucket of the caller's organization."""
+    return timeseries.create_bucket(new, caller)
+
+
+@endpoints.get("/timeseries/buckets", audience=Audience.SIGNED_IN)
+def list_buckets(caller: Claims, timeseries: TimeSeries) -> Buckets:
+    """The buckets of the caller's organization."""
+    return Buckets(buckets=timeseries.buckets(caller))
+
+
+@endpoints.delete("/timeseries/buckets/{bucket}", audience=Audience.ADMIN, audit="BUCKET_DELETE")
+def drop_bucket(bucket: str, caller: Claims, timeseries: TimeSeries) -> None:
+    """Drop a bucket and all its points."""
+    timeseries.drop_bucket(bucket, caller)

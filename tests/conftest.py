@@ -1,0 +1,63 @@
+"""Real servers for the tests: a private PostgreSQL and Valkey for each run (each worker, with pytest-xdist)."""
+
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from heartguard.local.files import private_folder
+from heartguard.local.postgres import Postgres
+from heartguard.local.server import Running
+from heartguard.local.valkey import Valkey
+from heartguard.migrate import migrate
+
+
+@pytest.fixture(scope="session")
+def stores_folder() -> Iterator[Path]:
+    """A folder with a short path (sockets need one); gone at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="hg-"))
+    private_folder(folder / "secrets")
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def database_url(stores_folder: Path) -> Iterator[str]:
+    """A fresh, migrated database. It does not fsync: no test that takes this fixture is about durability."""
+    postgres = Postgres(stores_folder / "postgres", stores_folder / "secrets", durable=False)
+    running = Running(postgres)
+    try:
+        migrate(postgres.url)
+        yield postgres.url
+    finally:
+        running.stop()
+
+
+@pytest.fixture(scope="session")
+def valkey_url(stores_folder: Path) -> Iterator[str]:
+    valkey = Valkey(stores_folder / "valkey", stores_folder / "secrets")
+    running = Running(valkey)
+    try:
+        yield valkey.url
+    finally:
+        running.stop()
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """Gives TCP ports that nobody listens on, each only once."""
+    given: set[int] = set()
+
+    def find() -> int:
+        while True:
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                port = int(probe.getsockname()[1])
+            if port not in given:
+                given.add(port)
+                return port
+
+    return find

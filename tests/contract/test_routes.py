@@ -1,0 +1,78 @@
+"""Every route states who may call it, and the statements are those of the contract."""
+
+import json
+from collections.abc import Iterator
+from importlib import import_module
+
+import pytest
+from flask import Flask
+
+from heartguard.endpoint import endpoints_of
+from heartguard.policy import Audience
+from heartguard.services import SERVICES
+from heartguard.settings import ROOT, load
+
+CONTRACT = {
+    "auth": {
+        ("POST", "/auth/register"): "P",
+        ("POST", "/auth/login"): "P",
+        ("POST", "/auth/refresh"): "P",
+        ("POST", "/auth/logout"): "A",
+        ("GET", "/auth/profile"): "A",
+        ("GET", "/auth/roles"): "A",
+        ("POST", "/auth/token/introspect"): "S",
+        ("GET", "/auth/health"): "P",
+        ("GET", "/auth/ready"): "I",
+        ("GET", "/auth/metrics"): "I",
+    },
+    "timeseries": {
+        ("POST", "/timeseries/write"): "A",
+        ("POST", "/timeseries/query"): "A",
+        ("POST", "/timeseries/buckets"): "X",
+        ("GET", "/timeseries/buckets"): "A",
+        ("DELETE", "/timeseries/buckets/{bucket}"): "X",
+        ("GET", "/timeseries/health"): "P",
+        ("GET", "/timeseries/ready"): "I",
+        ("GET", "/timeseries/metrics"): "I",
+    },
+    "gateway": {
+        ("GET", "/gateway/health"): "P",
+        ("GET", "/gateway/ready"): "P",
+        ("GET", "/gateway/metrics"): "P",
+    },
+}
+"""The contract's routes that are built so far. I is open on the service's own port and X at the gateway; the
+gateway's metrics are open to the networks in METRICS_ALLOW, which the view itself judges."""
+
+
+@pytest.fixture(params=sorted(SERVICES))
+def app(request: pytest.FixtureRequest, database_url: str, valkey_url: str) -> Iterator[Flask]:
+    package = SERVICES[request.param].package
+    environ = {
+        "JWT_SECRET": "j" * 32,
+        "DATABASE_URL": database_url,
+        "REDIS_URL": valkey_url,
+        "BOOTSTRAP_ADMIN_PASSWORD": "a long enough password",
+    }
+    settings = load(import_module(f"{package}.settings").Settings, environ)
+    yield import_module(f"{package}.app").create_app(settings)
+
+
+def test_every_route_states_its_audience(app: Flask) -> None:
+    stated = {endpoint.name: endpoint for endpoint in endpoints_of(app)}
+    for rule in app.url_map.iter_rules():
+        assert rule.endpoint in stated, f"{rule} has no statement"
+        endpoint = stated[rule.endpoint]
+        assert isinstance(endpoint.audience, Audience), f"{rule} states no audience"
+        assert (rule.methods or set()) - {"HEAD"} == {endpoint.method}
+
+
+def test_the_statements_are_the_contract(app: Flask) -> None:
+    stated = {(endpoint.method, endpoint.path): str(endpoint.audience) for endpoint in endpoints_of(app)}
+    assert stated == CONTRACT[app.name]
+
+
+def test_the_gateway_is_told_of_every_route() -> None:
+    published = json.loads((ROOT / "schemas" / "routes.json").read_text())
+    told = {(route["method"], route["path"]): route["audience"] for route in published}
+    assert told == CONTRACT["auth"] | CONTRACT["timeseries"]

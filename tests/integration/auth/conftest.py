@@ -1,0 +1,242 @@
+"""The auth service in this process, on real stores, spoken to in both formats."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from flask import Flask
+from lxml import etree
+from redis import Redis
+from sqlalchemy import text
+
+from heartguard.database import Database
+from heartguard.errors import Unavailable
+from heartguard.ratelimit import RateLimiter
+from heartguard.settings import load
+from heartguard.tokens import KeyRing, Tokens
+from heartguard.valkey import FastValkey
+from services.auth.src.accounts import Accounts
+from services.auth.src.app import create_app
+from services.auth.src.attempts import Attempts
+from services.auth.src.housekeeping import Housekeeping
+from services.auth.src.settings import Settings
+
+SECRET = "a secret of the tests, 32 bytes long"
+ADMIN = {"email": "admin@heartguard.io", "password": "the first admin's password"}
+PASSWORD = "Secret123!x"
+
+
+def environment(database_url: str, valkey_url: str, **overrides: str) -> dict[str, str]:
+    return {
+        "JWT_SECRET": SECRET,
+        "DATABASE_URL": database_url,
+        "REDIS_URL": valkey_url,
+        "BOOTSTRAP_ADMIN_PASSWORD": ADMIN["password"],
+        "AUTH_RATE_LIMIT": "1000/s",
+        **overrides,
+    }
+
+
+@contextmanager
+def running(environ: dict[str, str]) -> Iterator[Flask]:
+    """The service, set up; its thread and connections are gone afterwards."""
+    app = create_app(load(Settings, environ))
+    housekeeping: Housekeeping = app.extensions["heartguard.housekeeping"]
+    try:
+        wait_until(lambda: _is_set_up(housekeeping))
+        yield app
+    finally:
+        housekeeping.stop()
+        housekeeping._database.close()
+        housekeeping._revocations._valkey.close()
+        housekeeping._accounts._attempts._limiter._valkey.close()
+
+
+def _is_set_up(housekeeping: Housekeeping) -> bool:
+    try:
+        housekeeping.check_set_up()
+    except Unavailable:
+        return False
+    return True
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 10) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """The database, with no account in it."""
+    database = Database(database_url, service="tests")
+    with database.transaction() as tx:
+        tx.execute(
+            text(
+                "TRUNCATE heartguard_core.organizations, heartguard_core.users, heartguard_core.sessions,"
+                " heartguard_core.refresh_tokens, heartguard_core.revoked_tokens RESTART IDENTITY CASCADE"
+            )
+        )
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def valkey(valkey_url: str) -> Iterator[Redis]:
+    """Valkey, empty."""
+    with Redis.from_url(valkey_url) as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture
+def environ(database_url: str, valkey_url: str, database: Database, valkey: Redis) -> dict[str, str]:
+    return environment(database_url, valkey_url)
+
+
+@pytest.fixture
+def app(environ: dict[str, str]) -> Iterator[Flask]:
+    with running(environ) as app:
+        yield app
+
+
+@pytest.fixture
+def run_service(environ: dict[str, str]) -> Callable[..., AbstractContextManager[Flask]]:
+    """Runs the service with other settings: ``with run_service(REGISTRATION="closed") as app``."""
+    return lambda **overrides: running({**environ, **overrides})
+
+
+@pytest.fixture
+def speak() -> Callable[..., "Api"]:
+    """Gives an :class:`Api` of a service: ``speak(app)`` or ``speak(app, "xml")``."""
+    return lambda app, fmt="json": Api(app, fmt)
+
+
+@pytest.fixture
+def eventually() -> Callable[..., None]:
+    """Waits until a condition holds; fails where it does not within 10 seconds."""
+    return wait_until
+
+
+@pytest.fixture
+def accounts(environ: dict[str, str], database: Database) -> Iterator[Callable[..., Accounts]]:
+    """Makes accounts' domain object with other settings, without a service round it."""
+    fast = FastValkey(environ["REDIS_URL"])
+
+    def make(**overrides: str) -> Accounts:
+        settings = load(Settings, {**environ, **overrides})
+        attempts = Attempts(RateLimiter(fast), settings.auth_rate_limit, settings.jwt_secret)
+        return Accounts(database, attempts, settings)
+
+    yield make
+    fast.close()
+
+
+@pytest.fixture
+def tokens() -> Tokens:
+    return Tokens(KeyRing.from_secret(SECRET.encode()))
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    body: Any
+    headers: dict[str, str]
+
+    @property
+    def code(self) -> str:
+        """The error's code."""
+        return str((self.body.get("error") or self.body)["code"])
+
+    @property
+    def paths(self) -> list[str]:
+        """Where the error says the violations are."""
+        return [detail["path"] for detail in (self.body.get("error") or self.body)["details"]]
+
+
+class Api:
+    """Speaks to the service in one format."""
+
+    def __init__(self, app: Flask, fmt: str) -> None:
+        self._client = app.test_client()
+        self._media_type = f"application/{fmt}"
+        self._xml = fmt == "xml"
+
+    def post(self, path: str, root: str, token: str | None = None, /, **properties: Any) -> Answer:
+        body = _to_xml(root, properties) if self._xml else None
+        return self._send("POST", path, token, body, None if self._xml else properties)
+
+    def get(self, path: str, token: str | None = None) -> Answer:
+        return self._send("GET", path, token)
+
+    def logout(self, token: str) -> Answer:
+        return self._send("POST", "/auth/logout", token)
+
+    def register(self, token: str | None = None, /, **properties: Any) -> Answer:
+        return self.post("/auth/register", "RegisterRequest", token, **{"password": PASSWORD, **properties})
+
+    def login(self, email: str, password: str = PASSWORD) -> Answer:
+        return self.post("/auth/login", "LoginRequest", email=email, password=password)
+
+    def signed_in(self, email: str, password: str = PASSWORD) -> dict[str, str]:
+        answer = self.login(email, password)
+        assert answer.status == 200, answer
+        return dict(answer.body)
+
+    def admin(self) -> str:
+        """An access token of the first admin."""
+        return self.signed_in(**ADMIN)["access_token"]
+
+    def refresh(self, refresh_token: str) -> Answer:
+        return self.post("/auth/refresh", "RefreshRequest", refresh_token=refresh_token)
+
+    def introspect(self, token: str, by: str) -> Answer:
+        return self.post("/auth/token/introspect", "IntrospectRequest", by, token=token)
+
+    def _send(self, method: str, path: str, token: str | None, body: Any = None, json: Any = None) -> Answer:
+        headers = {"Accept": self._media_type, "User-Agent": "a device", "X-Forwarded-For": "192.0.2.7"}
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        content_type = self._media_type if body or json is not None else None
+        response = self._client.open(
+            path, method=method, headers=headers, data=body, json=json, content_type=content_type
+        )
+        if response.data:
+            assert response.content_type == self._media_type
+        parsed = None
+        if response.data:
+            parsed = _from_xml(etree.fromstring(response.data)) if self._xml else response.json
+        return Answer(response.status_code, parsed, dict(response.headers))
+
+
+def _to_xml(root: str, properties: dict[str, Any]) -> bytes:
+    element = etree.Element(root)
+    for name, value in properties.items():
+        etree.SubElement(element, name).text = str(value)
+    return etree.tostring(element)
+
+
+def _from_xml(element: etree._Element) -> Any:
+    """Lists hold elements of the same name, the singular of their own."""
+    children = list(element)
+    if not children:
+        written = element.text or ""
+        return {"true": True, "false": False}.get(written, int(written) if written.isdecimal() else written)
+    if str(element.tag).endswith("s") and {str(child.tag) + "s" for child in children} == {str(element.tag)}:
+        return [_from_xml(child) for child in children]
+    return {str(child.tag): _from_xml(child) for child in children}
+
+
+@pytest.fixture(params=["json", "xml"])
+def api(request: pytest.FixtureRequest, app: Flask) -> Api:
+    return Api(app, request.param)
+
+
+@pytest.fixture
+def json_api(app: Flask) -> Api:
+    """Where the format is not what is tested."""
+    return Api(app, "json")
