@@ -42,16 +42,18 @@ def create_service_app(
     *,
     resources: Sequence[object] = (),
     checks: Checks | None = None,
+    dispensable: Checks | None = None,
 ) -> Flask:
     """A Flask application that answers ``endpoints`` and the service's health, readiness and metrics.
 
-    ``resources`` are what views may ask for by type; ``checks`` are the dependencies that ``/ready`` asks.
+    ``resources`` are what views may ask for by type; ``checks`` are the dependencies that ``/ready`` asks,
+    ``dispensable`` those without which the service is only degraded.
     """
     service = endpoints.service
     logs.configure(service.name, settings.log_level)
     app = Flask(service.name, static_folder=None)
     app.url_map.strict_slashes = False
-    probe = Probe(service.name, checks or {})
+    probe = Probe(service.name, checks or {}, dispensable)
     provided: dict[type, Any] = {type(resource): resource for resource in [*resources, probe]}
     bind(app, endpoints, tokens, provided)
     identify_requests(app, service.name)

@@ -73,6 +73,7 @@ class Endpoint:
     optional_caller: bool
     status: int
     audit: str | None
+    etag: bool
     max_body: int
     also: Mapping[str, Reader]
 
@@ -123,10 +124,14 @@ class Endpoints:
         *,
         status: int | None = None,
         audit: str | None = None,
+        etag: bool = False,
         max_body: int = DEFAULT_MAX_BODY,
         also: Mapping[str, Reader] | None = None,
     ) -> Callable[[View], View]:
-        """``also`` reads further media types into the request type; ``max_body`` is in bytes, after unpacking."""
+        """``also`` reads further media types into the request type; ``max_body`` is in bytes, after unpacking.
+
+        ``etag`` is for a single resource: its answer carries an ETag, and ``If-None-Match`` can make it a 304.
+        """
 
         def decorate(view: View) -> View:
             hints = get_type_hints(view)
@@ -149,6 +154,7 @@ class Endpoints:
                     optional_caller=any(_is_optional_caller(h) for h in hints.values()),
                     status=status or (204 if returned in (None, NoneType) else 200),
                     audit=audit,
+                    etag=etag,
                     max_body=max_body,
                     also=also or {},
                 )
@@ -235,7 +241,7 @@ class _Handler:
     def __call__(self, **in_path: Any) -> Response:
         endpoint = self.endpoint
         g.caller = self._authenticate()
-        if endpoint.audience is not Audience.INTERNAL:  # open here, on the private network; the gateway asks for an admin
+        if endpoint.audience is not Audience.INTERNAL:  # that one the gateway keeps for admins
             authorize(endpoint.audience, g.caller)
         g.format.require()
         answer = endpoint.view(**{name: read() for name, read in self._sources.items()}, **in_path)
@@ -244,10 +250,14 @@ class _Handler:
         if isinstance(answer, Response):
             return answer
         if answer is None:
-            return Response(status=endpoint.status)
+            return _nothing(endpoint.status)
         reply = answer if isinstance(answer, Reply) else Reply(answer, endpoint.status)
         fmt: Format = g.format.value
-        return Response(encode(reply.answer, fmt), reply.status, reply.headers, content_type=fmt.value)
+        response = Response(encode(reply.answer, fmt), reply.status, reply.headers, content_type=fmt.value)
+        if endpoint.etag:
+            response.add_etag()
+            response.make_conditional(request)
+        return response
 
     def _authenticate(self) -> Claims | None:
         audience = self.endpoint.audience
@@ -280,6 +290,12 @@ class _Handler:
             return msgspec.convert(request.args.to_dict(), self.endpoint.query, strict=False)
         except msgspec.ValidationError as error:
             raise Invalid([Detail(path="?", message=str(error))]) from None
+
+
+def _nothing(status: int) -> Response:
+    response = Response(status=status)
+    del response.headers["Content-Type"]
+    return response
 
 
 def _constant(value: Any) -> Parameter:

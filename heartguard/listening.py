@@ -1,5 +1,6 @@
 """Where a service listens, and with how many workers and threads."""
 
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,7 +34,8 @@ def server_settings(service: Service, environ: Mapping[str, str]) -> ServerSetti
     try:
         return load(ServerSettings, {**own_settings(service, environ), "PORT": port})
     except SettingsError as error:
-        raise SettingsError(str(error).replace("  PORT:", f"  {service.port_variable}:")) from None
+        prefix = service.port_variable.removesuffix("PORT")
+        raise SettingsError(re.sub(r"(?m)^  (?=[A-Z]+:)", f"  {prefix}", str(error))) from None
 
 
 def port_is_free(host: str, port: int) -> bool:

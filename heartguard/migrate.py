@@ -11,6 +11,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 from .settings import ROOT, DatabaseSettings, SettingsError, load
@@ -22,12 +23,24 @@ LOCK_TIMEOUT_MS = 10_000
 STATEMENT_TIMEOUT_MS = 60_000
 
 
+class MigrationError(Exception):
+    """The database cannot be reached, or not be changed now; the message says why."""
+
+
 def migrate(database_url: str, revision: str = "head", folder: Path = ROOT / "migrations") -> None:
     """Apply all migrations up to ``revision``.
 
     Any number of callers may do so at once. Each waits up to :data:`WAIT_MS` milliseconds for its turn; inside,
     a statement that waits for a lock or runs for too long fails, and the schema stays as it was.
+    Raises :class:`MigrationError`.
     """
+    try:
+        _migrate(database_url, revision, folder)
+    except OperationalError as error:
+        raise MigrationError(f"The database could not be migrated: {error.orig}") from error
+
+
+def _migrate(database_url: str, revision: str, folder: Path) -> None:
     url = make_url(database_url).set(drivername="postgresql+psycopg")
     engine = create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": 5, "options": "-c timezone=UTC"})
     with engine.connect() as connection:
@@ -51,7 +64,7 @@ def main() -> None:
     """Migrate the database that ``DATABASE_URL`` names."""
     try:
         migrate(load(DatabaseSettings).database_url)
-    except SettingsError as error:
+    except (SettingsError, MigrationError) as error:
         sys.exit(str(error))
 
 

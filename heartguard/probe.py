@@ -16,13 +16,17 @@ Checks = Mapping[str, Callable[[], object]]
 
 
 class Probe:
-    """Tells whether the process lives, and whether its dependencies answer."""
+    """Tells whether the process lives, and whether its dependencies answer.
 
-    def __init__(self, service: str, checks: Checks) -> None:
+    Without any of ``checks`` the service is unavailable, without ``dispensable`` ones just degraded.
+    """
+
+    def __init__(self, service: str, checks: Checks, dispensable: Checks | None = None) -> None:
         self.service = service
-        self._checks = checks
+        self._needed = frozenset(checks)
+        self._checks = {**checks, **(dispensable or {})}
         self._started = time.monotonic()
-        self._pool = ThreadPoolExecutor(max_workers=max(1, 2 * len(checks)), thread_name_prefix="ready")
+        self._pool = ThreadPoolExecutor(max_workers=max(1, 2 * len(self._checks)), thread_name_prefix="ready")
 
     def health(self) -> Health:
         uptime = round(time.monotonic() - self._started, 3)
@@ -41,8 +45,8 @@ class Probe:
                 ok, seconds = False, CHECK_TIMEOUT
             metrics.READY.labels(self.service, name).set(ok)
             found.append(Check(name=name, status="ok" if ok else "failed", latency_ms=round(seconds * 1000, 3)))
-        down = any(check.status == "failed" for check in found)
-        return Ready(status="unavailable" if down else "ready", checks=found)
+        down = {check.name for check in found if check.status == "failed"}
+        return Ready(status="unavailable" if down & self._needed else "degraded" if down else "ready", checks=found)
 
     def _timed(self, check: Callable[[], object]) -> tuple[bool, float]:
         begun = time.monotonic()

@@ -60,10 +60,18 @@ def endpoints_of(service: Service) -> Endpoints | tuple[()]:
 
     Looked up by name: the kit knows no service.
     """
-    if find_spec(service.package) is None or find_spec(f"{service.package}.views") is None:
+    views = f"{service.package}.views"
+    if not _is_installed(views):
         return ()
-    endpoints: Endpoints = importlib.import_module(f"{service.package}.views").endpoints
+    endpoints: Endpoints = importlib.import_module(views).endpoints
     return endpoints
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def _route(endpoint: Endpoint) -> dict[str, Any]:

@@ -14,7 +14,6 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from .errors import ServiceError, Unavailable
 from .settings import Rate
@@ -58,21 +57,30 @@ return answer
 """)
 
 
-@dataclass(frozen=True, slots=True)
+class Policy:
+    """A limit that has a name: what every bucket of a kind has in common, prepared once."""
+
+    __slots__ = ("header", "limit", "name", "prefix", "window")
+
+    def __init__(self, name: str, rate: Rate) -> None:
+        self.name = name
+        self.limit = rate.limit
+        self.window = rate.seconds * 1_000_000
+        self.header = f'"{name}";q={rate.limit};w={rate.seconds}'
+        self.prefix = f"rate:{name}:{rate.limit}/{rate.seconds}:"
+        """Begins the keys. A bucket of another rate is another bucket: levels of the two do not compare."""
+
+
 class Bucket:
-    """One bucket to take from: the ``policy`` it stands for, and whose it is."""
+    """One bucket to take from: the policy, and whose it is."""
 
-    policy: str
-    owner: str
-    rate: Rate
+    __slots__ = ("key", "policy")
 
-    @property
-    def key(self) -> str:
-        """A bucket of another rate is another bucket: levels of the two do not compare."""
-        return f"rate:{self.policy}:{self.rate.limit}/{self.rate.seconds}:{self.owner}"
+    def __init__(self, policy: Policy, owner: str) -> None:
+        self.policy = policy
+        self.key = policy.prefix + owner
 
 
-@dataclass(frozen=True, slots=True)
 class Taken:
     """What came of it. ``states`` holds per bucket the tokens left and the milliseconds until there is one more.
 
@@ -80,23 +88,34 @@ class Taken:
     None where Valkey could not be asked.
     """
 
-    allowed: bool
-    buckets: Sequence[Bucket]
-    states: Sequence[tuple[int, int]]
-    found: Sequence[bytes | None] | None = None
-    run_id: bytes | None = None
+    __slots__ = ("allowed", "buckets", "found", "run_id", "states")
+
+    def __init__(
+        self,
+        allowed: bool,
+        buckets: Sequence[Bucket],
+        states: Sequence[tuple[int, int]],
+        found: Sequence[bytes | None] | None = None,
+        run_id: bytes | None = None,
+    ) -> None:
+        self.allowed = allowed
+        self.buckets = buckets
+        self.states = states
+        self.found = found
+        self.run_id = run_id
 
     @property
     def exhausted(self) -> list[str]:
-        """The policies that refuse."""
-        return [bucket.policy for bucket, (left, _) in zip(self.buckets, self.states, strict=True) if not left]
+        """The names of the policies that refuse."""
+        return [bucket.policy.name for bucket, (left, _) in zip(self.buckets, self.states, strict=True) if not left]
 
     def headers(self) -> list[tuple[str, str]]:
-        """``RateLimit-Policy`` and ``RateLimit`` (draft-ietf-httpapi-ratelimit-headers): ``r`` left for ``t`` s."""
-        policies, limits = [], []
-        for bucket, (left, milliseconds) in zip(self.buckets, self.states, strict=True):
-            policies.append(f'"{bucket.policy}";q={bucket.rate.limit};w={bucket.rate.seconds}')
-            limits.append(f'"{bucket.policy}";r={left};t={-(-milliseconds // 1000)}')
+        """``RateLimit-Policy`` and ``RateLimit`` (draft-ietf-httpapi-ratelimit-headers): ``r`` are left for ``t`` s."""
+        limits = [
+            f'"{bucket.policy.name}";r={left};t={-(-milliseconds // 1000)}'
+            for bucket, (left, milliseconds) in zip(self.buckets, self.states, strict=True)
+        ]
+        policies = [bucket.policy.header for bucket in self.buckets]
         return [("RateLimit-Policy", ", ".join(policies)), ("RateLimit", ", ".join(limits))]
 
     def refusal(self) -> ServiceError:
@@ -116,7 +135,7 @@ class RateLimiter:
         """Take one token from each bucket, or none from any; look keys up on the way."""
         arguments: list[int] = [len(buckets)]
         for bucket in buckets:
-            arguments += (bucket.rate.limit, bucket.rate.seconds * 1_000_000)
+            arguments += (bucket.policy.limit, bucket.policy.window)
         try:
             answer, run_id = self._valkey.run(_TAKE, [*(b.key for b in buckets), *lookups], arguments)
         except Unavailable:
@@ -139,19 +158,19 @@ class MemoryBuckets:
         now = time.monotonic_ns() // 1000 if now is None else now
         with self._lock:
             levels = [self._level(bucket, now) for bucket in buckets]
-            weights = [bucket.rate.seconds * 1_000_000 for bucket in buckets]
+            weights = [bucket.policy.window for bucket in buckets]
             allowed = all(level >= weight for level, weight in zip(levels, weights, strict=True))
             if allowed:
                 levels = [level - weight for level, weight in zip(levels, weights, strict=True)]
                 for bucket, level in zip(buckets, levels, strict=True):
                     self._store(bucket.key, level, now)
-        states = [_state(*known) for known in zip(levels, weights, (b.rate.limit for b in buckets), strict=True)]
+        states = [_state(*known) for known in zip(levels, weights, (b.policy.limit for b in buckets), strict=True)]
         return Taken(allowed, buckets, states)
 
     def _level(self, bucket: Bucket, now: int) -> int:
-        full = bucket.rate.limit * bucket.rate.seconds * 1_000_000
+        full = bucket.policy.limit * bucket.policy.window
         level, at = self._stored.get(bucket.key, (full, now))
-        return min(full, level + max(0, now - at) * bucket.rate.limit)
+        return min(full, level + max(0, now - at) * bucket.policy.limit)
 
     def _store(self, key: str, level: int, now: int) -> None:
         self._stored[key] = (level, now)

@@ -17,7 +17,7 @@ def load(parent: int, target: str) -> Callable[..., Any]:
     """
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
-        os._exit(1)
+        raise SystemExit(1)
     module, _, factory = target.partition(":")
     application: Callable[..., Any] = getattr(import_module(module), factory)()
     return application

@@ -4,6 +4,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,11 +18,26 @@ from heartguard.migrate import migrate
 
 @pytest.fixture(scope="session")
 def stores_folder() -> Iterator[Path]:
-    """A folder with a short path (sockets need one); gone at the end."""
-    folder = Path(tempfile.mkdtemp(prefix="hg-"))
-    private_folder(folder / "secrets")
-    yield folder
-    shutil.rmtree(folder)
+    """Where the session's servers keep their data."""
+    with temporary_folder() as folder:
+        private_folder(folder / "secrets")
+        yield folder
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A folder with a path short enough for sockets, which those of ``tmp_path`` are not; gone at the end."""
+    with temporary_folder() as folder:
+        yield folder
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="hg-")).resolve()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")

@@ -5,13 +5,17 @@ from typing import TypeVar
 import msgspec
 import urllib3
 
-from .. import xml
-from ..codec import encode
+from ..codec import decode, encode
+from ..errors import ServiceError
 from ..models.base import Answer, Request
 from ..models.common import Error
 from ..negotiation import Format
 
 A = TypeVar("A", bound=Answer)
+
+
+class _JsonError(msgspec.Struct):
+    error: Error
 
 
 class Refused(Exception):
@@ -45,21 +49,12 @@ class GatewayClient:
 
     def call(self, method: str, path: str, body: Request | None, answer: type[A], fmt: Format = Format.JSON) -> A:
         """The typed answer."""
-        return read(self.send(method, path, body, fmt), fmt, answer)
-
-
-def read(body: bytes, fmt: Format, type_: type[A]) -> A:
-    """A typed answer from either format."""
-    if fmt is Format.JSON:
-        return msgspec.json.decode(body, type=type_)
-    return msgspec.convert(xml.parse(body, type_), type_)
+        return decode(self.send(method, path, body, fmt), fmt, answer)
 
 
 def _reason(body: bytes, fmt: Format) -> str:
     try:
-        error = (
-            msgspec.json.decode(body, type=dict[str, Error])["error"] if fmt is Format.JSON else read(body, fmt, Error)
-        )
-    except (msgspec.MsgspecError, KeyError):
+        error = decode(body, fmt, _JsonError).error if fmt is Format.JSON else decode(body, fmt, Error)
+    except ServiceError:
         return "an answer that is not the contract's"
     return f"{error.code} {error.message} (request {error.request_id})"

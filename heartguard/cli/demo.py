@@ -12,11 +12,12 @@ from rich.progress import Progress
 from rich.syntax import Syntax
 from rich.table import Table
 
+from ..codec import decode
 from ..models.auth_token import LoginRequest, LoginResponse, Profile, RegisterRequest, RegisterResponse
 from ..models.timeseries import Point, QueryRequest, QueryResult, WriteRequest, WriteResult
 from ..negotiation import Format
 from ..settings import environment
-from .client import GatewayClient, Refused, read
+from .client import GatewayClient, Refused
 from .recording import Recording, load
 
 BATCH = 100
@@ -66,7 +67,7 @@ def _play(client: GatewayClient, console: Console) -> None:
     show(in_json, recording, console)
     console.print("\nThe same answer in XML:")
     console.print(Syntax(_pretty(raw_xml), "xml", background_color="default", word_wrap=True))
-    if read(raw_xml, Format.XML, QueryResult) != in_json:
+    if decode(raw_xml, Format.XML, QueryResult) != in_json:
         raise Refused("the answers in JSON and XML differ")
     console.print("[green]JSON and XML say the same.[/green]")
 

@@ -52,3 +52,7 @@ def heartguard() -> None:
 def main() -> None:
     """Entry point of the ``heartguard`` command."""
     app(prog_name="heartguard")
+
+
+if __name__ == "__main__":
+    main()

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from .. import publish as published
+from ..publish import publish as write
 
 
 def publish(
@@ -18,4 +18,4 @@ def publish(
 
       heartguard publish --check
     """
-    raise typer.Exit(published.publish(check))
+    raise typer.Exit(write(check))

@@ -95,13 +95,13 @@ class Postgres:
             return False
         return True
 
-    def in_use(self) -> bool:
+    def is_unused(self) -> bool:
         try:
             pid = int((self.data / "postmaster.pid").read_text().split("\n", 1)[0])
             command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         except (OSError, ValueError):
-            return False
-        return os.fsencode(self.data) in command  # else a number left by a crash, and given to another since
+            return True
+        return os.fsencode(self.data) not in command  # then a crash left the number, which another program has now
 
     def _check(self) -> None:
         """Refuse what is no whole cluster of this version, rather than let the server stumble over it."""

@@ -41,8 +41,8 @@ class Store(Protocol):
         """Whether it can be used now. Raises :class:`SetupError` where waiting is no use."""
         ...
 
-    def in_use(self) -> bool:
-        """Whether a server works in the folder, be it this one's or a predecessor's."""
+    def is_unused(self) -> bool:
+        """Whether no server works in the folder, not even a predecessor that has been told to end."""
         ...
 
 

@@ -1,25 +1,24 @@
 """The whole stack on this machine: started, stopped, looked at."""
 
-import http.client
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
-from importlib.util import find_spec
 
 from ..listening import port_is_free, server_settings
 from ..services import SERVICES, Service
-from ..settings import ROOT, environment, load
+from ..settings import ROOT, DatabaseSettings, environment, load
 from . import dotenv
 from .errors import SetupError
 from .layout import Layout
 from .postgres import Postgres
+from .readiness import HOST, installed_services, is_ready
 from .server import Store, TooSlow, tail, wait_until
 from .supervisor import Program, State, Supervisor
 from .unprivileged import setpriv
 from .valkey import Valkey
 
-HOST = "127.0.0.1"
 STORE_TIMEOUT = 120.0
 """Seconds: after a crash PostgreSQL replays its log first."""
 READY_TIMEOUT = 60.0
@@ -29,19 +28,14 @@ PORT_TIMEOUT = 1.0
 Report = Callable[[str], None]
 
 
-def services() -> list[Service]:
-    """The services that this installation has."""
-    return [service for service in SERVICES.values() if find_spec(f"{service.package}.app")]
-
-
 @dataclass(frozen=True)
 class Status:
-    """One program of the stack, and the port it has, if any."""
+    """One program of the stack; a service also has a port, and says whether it is ready."""
 
     name: str
     state: State | None
-    port: int | None
-    ready: bool | None
+    port: int | None = None
+    ready: bool | None = None
 
     @property
     def well(self) -> bool:
@@ -58,15 +52,12 @@ class Stack:
         self.environ = environment() if environ is None else environ
         self.layout = Layout.of(self.environ)
         self.supervisor = Supervisor(self.layout)
+        self.services = installed_services()
         self.stores: dict[str, Store] = {}
-        secrets = self.layout.secrets
         if not self._is_set("DATABASE_URL"):
-            self.stores["DATABASE_URL"] = Postgres(self.layout.root / "postgres", secrets)
+            self.stores["DATABASE_URL"] = Postgres(self.layout.root / "postgres", self.layout.secrets)
         if not self._is_set("REDIS_URL"):
-            self.stores["REDIS_URL"] = Valkey(self.layout.root / "valkey", secrets)
-
-    def port(self, service: Service) -> int:
-        return server_settings(service, self.environ).port
+            self.stores["REDIS_URL"] = Valkey(self.layout.root / "valkey", self.layout.secrets)
 
     @property
     def gateway(self) -> str:
@@ -77,6 +68,9 @@ class Stack:
     def admin_email(self) -> str:
         return self.environ.get("BOOTSTRAP_ADMIN_EMAIL") or dotenv.ADMIN_EMAIL
 
+    def port(self, service: Service) -> int:
+        return server_settings(service, self.environ).port
+
     def up(self, report: Report) -> bool:
         """Start what does not run yet and wait until all is ready. False where everything ran already.
 
@@ -85,14 +79,16 @@ class Stack:
         self.layout.prepare()
         with self.layout.lock():
             states = self.supervisor.states()
-            if states and all(state.running for state in states.values()) and self._all_ready():
+            if states and all(row.well for row in self.status()):
                 return False
             self._complete_environment()
+            if states:
+                self._resume(report)
+                return True
             try:
-                self._start(report, fresh=not states)
+                self._launch(report)
             except BaseException:
-                if not states:
-                    self.supervisor.shut_down()
+                self.supervisor.shut_down()
                 raise
             return True
 
@@ -108,17 +104,16 @@ class Stack:
 
     def status(self) -> list[Status]:
         states = self.supervisor.states()
-        found = [Status(store.name, states.get(store.name), None, None) for store in self.stores.values()]
-        for service in services():
+        found = [Status(store.name, states.get(store.name)) for store in self.stores.values()]
+        for service in self.services:
             port = self.port(service)
-            ready = is_ready(service, port) if service.name in states else False
+            ready = service.name in states and is_ready(service, port)
             found.append(Status(service.name, states.get(service.name), port, ready))
         return found
 
     def migrate(self) -> None:
         """Bring the database to the newest schema; the embedded one must be running."""
-        self.service_environment()
-        self._migrate()
+        self._migrate(self.service_environment())
 
     def service_environment(self) -> dict[str, str]:
         """What a service of this stack needs to know."""
@@ -126,41 +121,48 @@ class Stack:
         self._complete_environment()
         return self.environ
 
-    def _start(self, report: Report, *, fresh: bool) -> None:
-        programs = self.programs()
-        if fresh:
-            self._wait_for_predecessors()
-            for store in self.stores.values():
-                report(f"Preparing {store.name}")
-                store.prepare()
-            self.supervisor.launch(programs, self.environ)
-        report("Starting " + (" and ".join(store.name for store in self.stores.values()) or "with the given stores"))
-        self._start_group(programs, "stores")
-        for store in self.stores.values():
-            self._wait_for(store.name, store.answers, STORE_TIMEOUT)
-        report("Applying migrations")
-        self._migrate()
-        report("Starting " + ", ".join(service.name for service in services()))
-        self._start_group(programs, "services")
-        for service in services():
-            self._wait_for(service.name, lambda s=service: is_ready(s, self.port(s)), READY_TIMEOUT)  # type: ignore[misc]
-
     def programs(self) -> list[Program]:
         """All that the supervisor is to keep running."""
         found = [
             Program(store.name, "stores", store.command(), store.folder, store.stop_signal)
             for store in self.stores.values()
         ]
-        for service in services():
+        for service in self.services:
             serve = [sys.executable, "-m", "heartguard.serve", service.name, f"--port={self.port(service)}"]
-            command = [*setpriv(when_parent_dies="TERM"), *serve]
-            found.append(Program(service.name, "services", command, ROOT))
+            found.append(Program(service.name, "services", [*setpriv(when_parent_dies="TERM"), *serve], ROOT))
         return found
 
-    def _migrate(self) -> None:
-        from ..migrate import migrate  # takes half a second to import, which other commands are spared
+    def _launch(self, report: Report) -> None:
+        self._wait_for_predecessors()
+        for store in self.stores.values():
+            report(f"Preparing {store.name}")
+            store.prepare()
+        programs = self.programs()
+        self.supervisor.launch(programs, self.environ)
+        self._start(programs, report)
 
-        migrate(self.environ["DATABASE_URL"])
+    def _resume(self, report: Report) -> None:
+        """Start what is missing from a stack whose supervisor runs."""
+        programs = self.programs()
+        if not self.supervisor.was_launched_for(programs):
+            raise SetupError(
+                f"The stack in {self.layout.root} runs with other settings (or another version)."
+                " Stop it first (heartguard down), or set HEARTGUARD_DATA to another folder."
+            )
+        self._start(programs, report)
+
+    def _start(self, programs: list[Program], report: Report) -> None:
+        if self.stores:
+            report("Starting " + " and ".join(store.name for store in self.stores.values()))
+        self._start_group(programs, "stores")
+        for store in self.stores.values():
+            self._wait_for(store.name, store.answers, STORE_TIMEOUT)
+        report("Applying migrations")
+        self._migrate(self.environ)
+        report("Starting " + ", ".join(service.name for service in self.services))
+        self._start_group(programs, "services")
+        for service in self.services:
+            self._wait_for(service.name, partial(is_ready, service, self.port(service)), READY_TIMEOUT)
 
     def _start_group(self, programs: list[Program], group: str) -> None:
         for program in programs:
@@ -168,69 +170,60 @@ class Stack:
                 self.supervisor.start(program)
 
     def _wait_for(self, name: str, ready: Callable[[], bool], timeout: float) -> None:
+        pids: set[int] = set()
+
         def check() -> bool:
             if ready():
                 return True
             state = self.supervisor.states().get(name)
-            if state is None or state.state in {"BACKOFF", "EXITED", "FATAL"}:
-                raise SetupError(
-                    f"{name} ended at once. The end of its log ({self.layout.log(name)}):\n{self._tail(name)}"
-                )
+            pids.update([state.pid] if state and state.pid else ())
+            if state is None or state.state in {"BACKOFF", "EXITED", "FATAL"} or len(pids) > 1:
+                raise SetupError(f"{name} ended at once. {self._tail(name)}")
             return False
 
         try:
             wait_until(check, f"{name} was not ready", timeout)
         except TooSlow as error:
-            raise SetupError(f"{error}. The end of its log:\n{self._tail(name)}") from None
+            raise SetupError(f"{error}. {self._tail(name)}") from None
 
     def _tail(self, name: str) -> str:
-        return tail(self.layout.log(name))
+        log = self.layout.log(name)
+        return f"The end of its log ({log}):\n{tail(log)}"
 
     def _wait_for_predecessors(self) -> None:
         """A supervisor that was killed has told its programs to end; they may be at it still."""
         for store in self.stores.values():
-            wait_until(
-                lambda s=store: not s.in_use(),  # type: ignore[misc]
-                f"Another {store.name} uses {store.folder}, and did not end",
-            )
-        for service in services():
+            wait_until(store.is_unused, f"Another {store.name} uses {store.folder}, and did not end")
+        for service in self.services:
             port = self.port(service)
             try:
-                wait_until(lambda p=port: port_is_free(HOST, p), "The port was not free", PORT_TIMEOUT)  # type: ignore[misc]
+                wait_until(partial(port_is_free, HOST, port), "The port was not free", PORT_TIMEOUT)
             except TooSlow:
                 raise SetupError(
                     f"Port {port}, which {service.name} is to have, is taken by another program. Stop that,"
                     f" or set {service.port_variable} to a free port (in .env or in the environment)."
                 ) from None
 
+    @staticmethod
+    def _migrate(environ: dict[str, str]) -> None:
+        # Takes half a second to import, which other commands are spared.
+        from ..migrate import MigrationError, migrate
+
+        try:
+            migrate(load(DatabaseSettings, environ).database_url)
+        except MigrationError as error:
+            raise SetupError(str(error)) from None
+
     def _complete_environment(self) -> None:
         """Make missing secrets, add the addresses of stores and services, and check every service's settings."""
         self.environ |= dotenv.complete(self.environ)
-        self._point_to_stores()
-        for service in services():
-            self.environ.setdefault(service.url_variable, f"http://{HOST}:{self.port(service)}")
+        self.environ |= {variable: store.url for variable, store in self.stores.items()}
+        for service in self.services:
+            if not self._is_set(service.url_variable):
+                self.environ[service.url_variable] = f"http://{HOST}:{self.port(service)}"
         self.environ["HEARTGUARD_DATA"] = str(self.layout.root)
-        for service in services():
+        for service in self.services:
             load(import_module(f"{service.package}.settings").Settings, self.environ)
-
-    def _point_to_stores(self) -> None:
-        for variable, store in self.stores.items():
-            self.environ[variable] = store.url
-
-    def _all_ready(self) -> bool:
-        return all(is_ready(service, self.port(service)) for service in services())
 
     def _is_set(self, variable: str) -> bool:
         return bool(self.environ.get(variable) or self.environ.get(f"{variable}_FILE"))
-
-
-def is_ready(service: Service, port: int) -> bool:
-    """Whether the service says that it and all it depends on can work."""
-    connection = http.client.HTTPConnection(HOST, port, timeout=5)
-    try:
-        connection.request("GET", f"{service.path}/ready")
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()

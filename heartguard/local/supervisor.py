@@ -134,13 +134,17 @@ class Supervisor:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
+        self._file = layout.root / "supervisord.conf"
+
+    def was_launched_for(self, programs: Iterable[Program]) -> bool:
+        """Whether the running supervisor runs just these."""
+        return self._file.read_text(encoding="utf-8") == configuration(self._layout, programs)
 
     def launch(self, programs: Iterable[Program], environ: dict[str, str]) -> None:
         """Start the supervisor, and nothing else yet. ``environ`` is what the services will see."""
-        file = self._layout.root / "supervisord.conf"
-        write_private(file, configuration(self._layout, programs))
+        write_private(self._file, configuration(self._layout, programs))
         done = subprocess.run(  # noqa: S603
-            [sys.executable, "-m", "supervisor.supervisord", "-c", str(file)],
+            [sys.executable, "-m", "supervisor.supervisord", "-c", str(self._file)],
             env=environ,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -193,18 +197,29 @@ class Supervisor:
 
 
 class _Transport(xmlrpc.client.Transport):
-    """XML-RPC over the supervisor's socket, with a time limit."""
+    """XML-RPC over the supervisor's socket."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self._path = path
 
-    def make_connection(self, host: Any) -> http.client.HTTPConnection:  # noqa: ARG002
-        connection = http.client.HTTPConnection("localhost", timeout=ANSWER_TIMEOUT)
-        connection.sock = socket.socket(socket.AF_UNIX)
-        connection.sock.settimeout(ANSWER_TIMEOUT)
-        connection.sock.connect(str(self._path))
+    def make_connection(self, host: Any) -> http.client.HTTPConnection:
+        connection = _Connection(self._path)
+        self._connection = host, connection  # where the base class looks for what it has to close
         return connection
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP over a Unix socket, with a time limit on every wait."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost")
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(ANSWER_TIMEOUT)
+        self.sock.connect(str(self._path))
 
 
 def _alive(pid: int) -> bool:

@@ -67,6 +67,7 @@ def setpriv(runs_as: Account | None = None, *, when_parent_dies: str | None = No
     if runs_as:
         only = f"-all,+{runs_as.capability}"
         words += [f"--reuid={runs_as.uid}", f"--regid={runs_as.gid}", "--clear-groups", "--no-new-privs"]
+        words += ["--securebits=+no_setuid_fixup"]  # else access(2), which PostgreSQL asks, knows no capabilities
         words += [f"--inh-caps={only}", f"--ambient-caps={only}", f"--bounding-set={only}"]
     if when_parent_dies:
         words.append(f"--pdeathsig={when_parent_dies}")

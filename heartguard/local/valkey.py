@@ -71,14 +71,14 @@ class Valkey:
         finally:
             client.close()
 
-    def in_use(self) -> bool:
+    def is_unused(self) -> bool:
         with socket.socket(socket.AF_UNIX) as probe:
             probe.settimeout(2)
             try:
                 probe.connect(str(self.folder / SOCKET))
             except OSError:
-                return False
-            return True
+                return True
+            return False
 
 
 def program() -> str:

@@ -45,6 +45,7 @@ Email = Annotated[
         r"[A-Za-z0-9]([A-Za-z0-9\-]{0,61}[A-Za-z0-9])?"
         r"(\.[A-Za-z0-9]([A-Za-z0-9\-]{0,61}[A-Za-z0-9])?)+",
         max_length=254,
+        description="An e-mail address",
     ),
 ]
 """The WHATWG's definition of a valid e-mail address (HTML, section 4.10.5.1.5), with a dot in the domain."""
@@ -61,6 +62,8 @@ _DATE = (
 TIMESTAMP = rf"{_DATE}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{{1,9}})?(Z|[+\-]00:00)"
 """RFC 3339 in UTC, to the nanosecond, in the years that 64 bits of nanoseconds hold whole (1678 to 2261)."""
 
-Timestamp = Annotated[str, full(TIMESTAMP)]
+Timestamp = Annotated[
+    str, full(TIMESTAMP, description="A time in UTC by RFC 3339, to the nanosecond, from 1678 to 2261")
+]
 
 Role = Literal["admin", "manager", "user"]

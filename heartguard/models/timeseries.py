@@ -7,10 +7,17 @@ from msgspec import Meta
 
 from .base import TIMESTAMP, UNSET, Answer, Request, Text, Timestamp, UnsetType, full
 
-BucketName = Annotated[str, full("[a-z0-9_]{1,64}")]
-Moment = Annotated[str, full(rf"now\(\)|-(0|[1-9][0-9]{{0,8}})(s|m|h|d)|{TIMESTAMP}")]
-"""A time, ``now()``, or a duration back from now."""
-Window = Annotated[str, full("[1-9][0-9]{0,8}(s|m|h|d)")]
+BucketName = Annotated[
+    str, full("[a-z0-9_]{1,64}", description="A bucket's name: 1 to 64 lower-case letters, digits and underscores")
+]
+Moment = Annotated[
+    str,
+    full(
+        rf"now\(\)|-(0|[1-9][0-9]{{0,8}})(s|m|h|d)|{TIMESTAMP}",
+        description="A time in UTC by RFC 3339, now(), or a duration back from now such as -15m",
+    ),
+]
+Window = Annotated[str, full("[1-9][0-9]{0,8}(s|m|h|d)", description="A duration such as 90s, 15m, 1h or 7d")]
 Name = Annotated[Text, Meta(min_length=1, max_length=256)]
 Aggregate = Literal["mean", "median", "max", "min", "count", "sum", "first", "last", "stddev", "spread"]
 
@@ -77,7 +84,7 @@ class QueryResult(Answer):
 class BucketCreate(Request):
     """Make a bucket. ``retention_seconds`` 0 keeps points for ever."""
 
-    bucket: Text
+    bucket: BucketName
     retention_seconds: Annotated[int, Meta(ge=0, le=3_153_600_000)] = 0
     description: Annotated[Text, Meta(max_length=500)] | UnsetType = UNSET
 

@@ -75,7 +75,7 @@ def _state_format(schema: Schema, type_: inspect.Type) -> None:
 
 
 def _finish(schema: Any) -> None:
-    """Close objects, bound numbers to doubles, and write anchors as ECMA's regular expressions have them."""
+    """Close objects, bound numbers to doubles, write anchors as ECMA's expressions have them and code as Markdown."""
     if isinstance(schema, list):
         for item in schema:
             _finish(item)
@@ -86,6 +86,8 @@ def _finish(schema: Any) -> None:
     if schema.get("type") == "number":
         schema.setdefault("minimum", -LARGEST)
         schema.setdefault("maximum", LARGEST)
+    if isinstance(description := schema.get("description"), str):
+        schema["description"] = description.replace("``", "`")
     if isinstance(pattern := schema.get("pattern"), str):
         schema["pattern"] = pattern.replace(r"\A", "^", 1).replace(r"\Z", "$", 1)
     for value in schema.values():

@@ -1,4 +1,4 @@
-"""What the contract's types look like once annotations and optionality are taken off."""
+"""What the contract's types look like once annotations are taken off."""
 
 from typing import Literal
 
@@ -9,18 +9,10 @@ ALL_KINDS: frozenset[Kind] = frozenset({"string", "number", "boolean"})
 
 
 def bare(type_: inspect.Type) -> inspect.Type:
-    """``type_`` without annotations, and without being optional."""
-    while True:
-        if isinstance(type_, inspect.Metadata):
-            type_ = type_.type
-        elif isinstance(type_, inspect.UnionType) and len(rest := _present(type_)) == 1:
-            type_ = rest[0]
-        else:
-            return type_
-
-
-def _present(union: inspect.UnionType) -> list[inspect.Type]:
-    return [member for member in union.types if not isinstance(member, inspect.NoneType)]
+    """``type_`` without annotations. (msgspec itself leaves out that a property is optional.)"""
+    while isinstance(type_, inspect.Metadata):
+        type_ = type_.type
+    return type_
 
 
 def kinds(type_: inspect.Type) -> frozenset[Kind]:
@@ -28,8 +20,8 @@ def kinds(type_: inspect.Type) -> frozenset[Kind]:
     match bare(type_):
         case inspect.AnyType():
             return ALL_KINDS
-        case inspect.UnionType() as union:
-            return frozenset().union(*(kinds(member) for member in _present(union)))
+        case inspect.UnionType(types=types):
+            return frozenset().union(*map(kinds, types))
         case inspect.IntType() | inspect.FloatType():
             return frozenset({"number"})
         case inspect.BoolType():

@@ -6,6 +6,7 @@ one after the other, with what lies inside left out, and no further than :data:`
 Its own messages quote the value, which may be a password; they are never used.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import islice
@@ -67,11 +68,11 @@ def _object(schema: Schema, parts: dict[str, Explain]) -> Explain:
 
 def _list(schema: Schema, part: Explain) -> Explain:
     judge = Judge({**schema, "items": True})
-    most = schema.get("maxItems")
+    most = schema.get("maxItems", sys.maxsize - 1)
 
     def explain(value: Any, path: Path) -> Iterator[Detail]:
         known = isinstance(value, list)
-        yield from _details(judge, [True] * len(value) if known else value, schema, path)
+        yield from _details(judge, [True] * min(len(value), most + 1) if known else value, schema, path)
         if known:
             for index, item in enumerate(islice(value, most)):
                 yield from part(item, (*path, index))
@@ -83,11 +84,11 @@ def _map(schema: Schema, part: Explain) -> Explain:
     judge = Judge({**schema, "additionalProperties": True, "propertyNames": True})
     rule = schema.get("propertyNames", {})
     names = Judge(rule)
-    most = schema.get("maxProperties")
+    most = schema.get("maxProperties", sys.maxsize - 1)
 
     def explain(value: Any, path: Path) -> Iterator[Detail]:
         known = isinstance(value, dict)
-        yield from _details(judge, dict.fromkeys(value, True) if known else value, schema, path)
+        yield from _details(judge, dict.fromkeys(islice(value, most + 1)) if known else value, schema, path)
         if known:
             for name, item in islice(value.items(), most):
                 yield from _details(names, name, rule, (*path, name), about="its name ")

@@ -51,10 +51,17 @@ def _property(name: str, schema: Schema, required: bool) -> Element:
     occurs = {} if required else {"minOccurs": "0"}
     if "$ref" in schema:
         return XS.element(name=name, type=_referred(schema), **occurs)
-    return XS.element(*_documentation(schema), _type(name, schema), name=name, **occurs)
+    element = XS.element(*_documentation(schema), name=name, **occurs)
+    type_ = _type(name, schema)
+    if isinstance(type_, str):
+        element.set("type", type_)
+    else:
+        element.append(type_)
+    return element
 
 
-def _type(name: str, schema: Schema) -> Element:
+def _type(name: str, schema: Schema) -> Element | str:
+    """A type of its own, or the name of one that is built in."""
     match schema:
         case {"enum": values}:
             return _restriction("xs:string", _facets("enumeration", values))
@@ -65,9 +72,10 @@ def _type(name: str, schema: Schema) -> Element:
         case {"type": "object"}:
             return _map(schema)
         case {"type": "string", "format": "date-time"}:
-            return _restriction("xs:dateTime", [])
+            return "xs:dateTime"
         case {"type": "string"}:
-            return _restriction("xs:string", _bounds(schema), _pattern(schema))
+            facets = [*_bounds(schema), *_pattern(schema)]
+            return _restriction("xs:string", facets) if facets else "xs:string"
         case {"type": "integer"}:
             return _restriction("xs:decimal", _bounds(schema), _facets("pattern", [WHOLE]))
         case {"type": "number"}:

@@ -1,7 +1,7 @@
 """Time series: buckets, the register of field types, series, and points in partitions.
 
 All DDL at run time (a bucket's partitions) is done by the functions made here, as the owner: the
-service itself needs no right to create or drop anything.
+service itself needs no right to create or drop anything. Names are built from numbers, by format('%I').
 """
 
 from alembic import op
@@ -40,7 +40,7 @@ CREATE TABLE heartguard_core.fields (
 """
 
 SERIES = """
--- A series is a measurement, a set of tags and one field. Tags may be longer than an index entry: the digest is the key.
+-- A series is a measurement, a set of tags and one field. Tags can be too long for an index: the digest is the key.
 CREATE TABLE heartguard_core.series (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     bucket_id bigint NOT NULL,
@@ -73,19 +73,18 @@ INDICES = (
     "CREATE INDEX series_tags ON heartguard_core.series USING gin (tags jsonb_path_ops) WITH (fastupdate = off)",
 )
 
-AS_OWNER = "LANGUAGE plpgsql SECURITY DEFINER SET search_path = heartguard_core, pg_temp"
-
 PARTITION_NS = """
 -- Nanoseconds that one partition of a bucket spans: an eighth of the retention, at least an hour.
 CREATE FUNCTION heartguard_core.partition_ns(retention_seconds bigint) RETURNS bigint
 LANGUAGE sql IMMUTABLE AS $$ SELECT greatest(3600, (retention_seconds + 7) / 8) * 1000000000 $$
 """
 
-ADD_PARTITION = f"""
+ADD_PARTITION = """
 -- Rows of the range that came early and lie in the default partition move over. The lock on the latter comes first:
 -- taken after the DELETE it could meet a writer's in a deadlock.
 CREATE FUNCTION heartguard_core.add_partition(p_bucket bigint, p_number bigint, p_from bigint, p_to bigint)
-RETURNS void {AS_OWNER} AS $$
+RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = heartguard_core, pg_temp AS $$
 DECLARE
     v_parent text := format('points_%s', p_bucket);
     v_default text := format('points_%s_default', p_bucket);
@@ -100,11 +99,11 @@ BEGIN
 END $$
 """
 
-ENSURE_PARTITIONS = f"""
+ENSURE_PARTITIONS = """
 -- Makes the partitions of a bucket from its oldest point to two partitions ahead. Which ones these are depends on the
 -- time and the retention only, so no client can bring about more of them; what lies outside goes to the default one.
 CREATE FUNCTION heartguard_core.ensure_partitions(p_bucket bigint, p_now bigint) RETURNS void
-{AS_OWNER} SET lock_timeout = '2s' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = heartguard_core, pg_temp SET lock_timeout = '2s' AS $$
 DECLARE
     v_retention bigint;
     v_span bigint;
@@ -123,11 +122,12 @@ BEGIN
 END $$
 """
 
-CREATE_BUCKET = f"""
+CREATE_BUCKET = """
 -- The new bucket's id; NULL where the name is taken.
 CREATE FUNCTION heartguard_core.create_bucket(
     p_org bigint, p_name text, p_retention bigint, p_description text, p_now bigint
-) RETURNS bigint {AS_OWNER} SET lock_timeout = '2s' AS $$
+) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = heartguard_core, pg_temp SET lock_timeout = '2s' AS $$
 DECLARE
     v_id bigint;
     v_table text;
@@ -151,10 +151,10 @@ BEGIN
 END $$
 """
 
-DROP_BUCKET = f"""
+DROP_BUCKET = """
 -- Whether there was such a bucket. Its points are gone at once; see purge_dropped for the rest.
 CREATE FUNCTION heartguard_core.drop_bucket(p_org bigint, p_name text) RETURNS boolean
-{AS_OWNER} SET lock_timeout = '2s' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = heartguard_core, pg_temp SET lock_timeout = '2s' AS $$
 DECLARE
     v_id bigint;
 BEGIN
@@ -168,11 +168,11 @@ BEGIN
 END $$
 """
 
-PURGE_DROPPED = f"""
+PURGE_DROPPED = """
 -- Clears away remains of dropped buckets, up to p_limit series at a time; whether there are more. Dropping a bucket's
 -- partition needs all of points for a moment, so it waits only briefly for its turn and holds up nobody.
 CREATE FUNCTION heartguard_core.purge_dropped(p_limit bigint) RETURNS boolean
-{AS_OWNER} SET lock_timeout = '200ms' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = heartguard_core, pg_temp SET lock_timeout = '200ms' AS $$
 DECLARE
     v_id bigint;
     v_gone bigint;
@@ -192,11 +192,11 @@ BEGIN
 END $$
 """
 
-EXPIRE = f"""
+EXPIRE = """
 -- Drops the partitions of a bucket whose points have all expired, and deletes up to p_limit expired ones from the
 -- default partition. The other partitions keep expired points until they expire as a whole: readers leave those out.
 CREATE FUNCTION heartguard_core.expire(p_bucket bigint, p_now bigint, p_limit bigint) RETURNS bigint
-{AS_OWNER} SET lock_timeout = '2s' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = heartguard_core, pg_temp SET lock_timeout = '2s' AS $$
 DECLARE
     v_retention bigint;
     v_oldest bigint;

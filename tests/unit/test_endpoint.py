@@ -1,8 +1,8 @@
 """The kit's endpoint mechanism, with a small service made for the purpose."""
 
 import gzip
+import threading
 import uuid
-from collections.abc import Iterator
 
 import msgspec
 import pytest
@@ -14,7 +14,7 @@ from heartguard.app import create_service_app
 from heartguard.context import Client
 from heartguard.endpoint import Endpoints, Query, Reply, endpoints_of
 from heartguard.errors import Invalid, Unavailable
-from heartguard.models.auth_token import IntrospectRequest, Introspection, RoleDescription, Roles
+from heartguard.models.auth_token import Introspection, IntrospectRequest, RoleDescription, Roles
 from heartguard.models.common import Detail, Health
 from heartguard.policy import Audience
 from heartguard.settings import ServiceSettings, load
@@ -39,7 +39,9 @@ def read_plain(body: bytes, args: object) -> IntrospectRequest:
 def sample() -> Endpoints:
     endpoints = Endpoints("timeseries")
 
-    @endpoints.post("/timeseries/echo", audience=Audience.PUBLIC, status=201, max_body=100, also={"text/plain": read_plain})
+    @endpoints.post(
+        "/timeseries/echo", audience=Audience.PUBLIC, status=201, max_body=100, also={"text/plain": read_plain}
+    )
     def echo(request: IntrospectRequest) -> Introspection:
         return Introspection(active=True, sid=request.token)
 
@@ -47,7 +49,7 @@ def sample() -> Endpoints:
     def thing(number: int, name: str, caller: Claims, page: Page) -> Introspection:
         return Introspection(active=True, org_id=number, sid=name, sub=caller.sub, exp=page.limit)
 
-    @endpoints.get("/timeseries/whoami", audience=Audience.PUBLIC)
+    @endpoints.get("/timeseries/whoami", audience=Audience.PUBLIC, etag=True)
     def whoami(caller: Claims | None, client: Client, greeting: Greeting) -> Introspection:
         return Introspection(active=caller is not None, sid=client.ip, jti=client.user_agent, role=greeting.words)
 
@@ -79,9 +81,9 @@ def sample() -> Endpoints:
 
 
 @pytest.fixture
-def client() -> Iterator[FlaskClient]:
+def client() -> FlaskClient:
     app = create_service_app(sample(), SETTINGS, TOKENS, resources=[Greeting()], checks={"store": lambda: None})
-    yield app.test_client()
+    return app.test_client()
 
 
 def token(role: str = "user", user_id: int = 5) -> dict[str, str]:
@@ -190,6 +192,18 @@ def test_a_caller_can_be_optional_but_never_false(client: FlaskClient) -> None:
     assert client.get("/timeseries/whoami", headers={"Authorization": "Bearer x"}).status_code == 401
 
 
+def test_no_content_has_no_type(client: FlaskClient) -> None:
+    assert "Content-Type" not in client.delete("/timeseries/things/7", headers=token("admin")).headers
+
+
+def test_an_answer_that_the_client_has_already_is_not_sent_again(client: FlaskClient) -> None:
+    etag = client.get("/timeseries/whoami").headers["ETag"]
+    same = client.get("/timeseries/whoami", headers={"If-None-Match": etag})
+    assert (same.status_code, same.data, same.headers["ETag"]) == (304, b"", etag)
+    assert client.get("/timeseries/whoami", headers={**token(), "If-None-Match": etag}).status_code == 200
+    assert client.get("/timeseries/whoami", headers={"Accept": "text/xml", "If-None-Match": etag}).status_code == 200
+
+
 def test_a_refresh_token_is_no_access_token(client: FlaskClient) -> None:
     refresh, _ = TOKENS.issue(sub="5", role="admin", org_id=3, sid="s", typ="refresh", seconds=60)
     assert client.delete("/timeseries/things/7", headers={"Authorization": f"Bearer {refresh}"}).status_code == 401
@@ -247,8 +261,6 @@ def test_health_readiness_and_metrics(client: FlaskClient) -> None:
 
 
 def test_a_dependency_that_fails_or_hangs_makes_the_service_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
-    import threading
-
     monkeypatch.setattr("heartguard.probe.CHECK_TIMEOUT", 0.2)
     release = threading.Event()
     checks = {"failing": lambda: 1 // 0, "hanging": lambda: release.wait(10), "fine": lambda: None}

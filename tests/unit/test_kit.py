@@ -98,7 +98,12 @@ except ZeroDivisionError as error:
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True)
     request, warning, failure = (json.loads(line) for line in done.stdout.splitlines())
-    assert (request["service"], request["level"], request["event"], request["status"]) == ("auth", "INFO", "request", 200)
+    assert (request["service"], request["level"], request["event"], request["status"]) == (
+        "auth",
+        "INFO",
+        "request",
+        200,
+    )
     assert request["timestamp"].endswith("Z")
     assert (warning["event"], warning["level"]) == ("careful", "WARNING")
     assert "ZeroDivisionError" in failure["exception"]

@@ -82,7 +82,11 @@ def test_a_field_made_without_variable_is_a_mistake_in_the_code() -> None:
 
 @pytest.mark.parametrize(
     ("written", "expected"),
-    [("100/min", Rate(limit=100, seconds=60)), ("5/s", Rate(limit=5, seconds=1)), ("7/hour", Rate(limit=7, seconds=3600))],
+    [
+        ("100/min", Rate(limit=100, seconds=60)),
+        ("5/s", Rate(limit=5, seconds=1)),
+        ("7/hour", Rate(limit=7, seconds=3600)),
+    ],
 )
 def test_rates(written: str, expected: Rate) -> None:
     assert rate(written) == expected

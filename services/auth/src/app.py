@@ -7,7 +7,7 @@ from heartguard.database import Database
 from heartguard.ratelimit import RateLimiter
 from heartguard.settings import load
 from heartguard.tokens import KeyRing, Tokens
-from heartguard.valkey import FastValkey, connect
+from heartguard.valkey import FastValkey, check, connect
 
 from .accounts import Accounts
 from .attempts import Attempts
@@ -23,7 +23,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     settings = settings or load(Settings)
     database = Database(settings.database_url, service="auth")
     tokens = Tokens(KeyRing.from_secret(settings.jwt_secret))
-    revocations = Revocations(database, connect(settings.redis_url))
+    valkey = connect(settings.redis_url)
+    revocations = Revocations(database, valkey)
     limiter = RateLimiter(FastValkey(settings.redis_url))
     attempts = Attempts(limiter, settings.auth_rate_limit, settings.jwt_secret)
     accounts = Accounts(database, attempts, settings)
@@ -35,6 +36,8 @@ def create_app(settings: Settings | None = None) -> Flask:
         tokens,
         resources=[accounts, sessions],
         checks={"postgresql": database.check, "setup": housekeeping.check_set_up},
+        # Not needed: while it is away the gateways ask this service, which must be reachable then.
+        dispensable={"valkey": lambda: check(valkey)},
     )
     app.extensions["heartguard.housekeeping"] = housekeeping
     housekeeping.start()

@@ -2,10 +2,12 @@
 
 import hashlib
 import hmac
-from typing import Literal
+from typing import Literal, get_args
 
-from heartguard.ratelimit import Bucket, RateLimiter
+from heartguard.ratelimit import Bucket, Policy, RateLimiter
 from heartguard.settings import Rate
+
+Operation = Literal["register", "login", "refresh"]
 
 
 class Attempts:
@@ -13,13 +15,13 @@ class Attempts:
 
     def __init__(self, limiter: RateLimiter, rate: Rate, key: bytes) -> None:
         self._limiter = limiter
-        self._rate = rate
+        self._policies = {operation: Policy(f"account-{operation}", rate) for operation in get_args(Operation)}
         self._key = key
 
-    def take(self, operation: Literal["register", "login", "refresh"], account: str) -> None:
+    def take(self, operation: Operation, account: str) -> None:
         """Count one attempt on the account (an address in lower case, or a user's id); 429 where it is too many."""
         # What lies in Valkey must not tell addresses, nor be found by hashing guessed ones.
         owner = hmac.digest(self._key, account.encode(), hashlib.sha256).hex()
-        taken = self._limiter.take([Bucket(f"account-{operation}", owner, self._rate)])
+        taken = self._limiter.take([Bucket(self._policies[operation], owner)])
         if not taken.allowed:
             raise taken.refusal()

@@ -16,9 +16,9 @@ DEFAULT_ORG_ID = 1
 BOOTSTRAP_LOCK = 0x41757468  # "Auth": any number that nobody else takes
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Account:
-    """A user, without the password."""
+    """A user, without the password; in the order in which the columns are always selected."""
 
     id: int
     org_id: int
@@ -131,7 +131,7 @@ def find_caller(tx: Connection, claims: Claims) -> Account | None:
         ),
         {"user_id": claims.user_id, "sid": claims.sid},
     ).one_or_none()
-    return Account(**row._mapping) if row else None  # noqa: SLF001 - SQLAlchemy's documented name
+    return Account(*row) if row else None
 
 
 def find_credentials(tx: Connection, email: str) -> Credentials | None:
@@ -152,7 +152,7 @@ def record_sign_in(tx: Connection, verified: Credentials, password_hash: str) ->
         ),
         {"user_id": verified.user_id, "verified": verified.password_hash, "password_hash": password_hash},
     ).one_or_none()
-    return Account(**row._mapping) if row else None  # noqa: SLF001 - SQLAlchemy's documented name
+    return Account(*row) if row else None
 
 
 # Sessions and tokens
@@ -212,7 +212,7 @@ def find_refresh_token(tx: Connection, claims: Claims, token_hash: bytes) -> Acc
     row = tx.execute(
         text(
             "SELECT u.id, u.org_id, u.email, u.role, u.first_name, u.last_name, u.created_at, u.last_login_at,"
-            " extract(epoch FROM clock_timestamp() - t.used_at) AS used_ago"
+            " extract(epoch FROM clock_timestamp() - t.used_at)"
             " FROM heartguard_core.refresh_tokens t"
             " JOIN heartguard_core.sessions s ON s.id = t.session_id"
             " JOIN heartguard_core.users u ON u.id = s.user_id"
@@ -223,9 +223,8 @@ def find_refresh_token(tx: Connection, claims: Claims, token_hash: bytes) -> Acc
     ).one_or_none()
     if row is None:
         return None
-    columns = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's documented name
-    used_ago = columns.pop("used_ago")
-    return Account(**columns) if used_ago is None else Retired(seconds=float(used_ago))
+    *account, used_ago = row
+    return Account(*account) if used_ago is None else Retired(seconds=float(used_ago))
 
 
 def retire_refresh_token(tx: Connection, jti: str, replaced_by: str) -> None:

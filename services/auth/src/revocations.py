@@ -6,7 +6,8 @@ trustworthy:
 * A revocation is committed in PostgreSQL first, marked as unpublished, then written to Valkey.
 * ``POST /auth/logout`` answers 204 only when that is so much as certain: Valkey has acknowledged the
   write, or its address refuses connections (or it is still loading), so that no gateway can read the
-  list either and all of them ask ``/auth/token/introspect``, which reads PostgreSQL. Any other failure
+  list either and all of them ask ``/auth/token/introspect``, which reads PostgreSQL (and believe a yes
+  for half a second). Any other failure
   (no answer in time, a name that does not resolve, a refused write) may be auth's alone while
   gateways go on reading a list without this revocation: that is a 503. The session has ended all
   the same, and the background thread publishes it as soon as it can.

@@ -56,7 +56,7 @@ def logout(caller: Claims, sessions: Sessions) -> None:
     sessions.logout(caller)
 
 
-@endpoints.get("/auth/profile", audience=Audience.SIGNED_IN)
+@endpoints.get("/auth/profile", audience=Audience.SIGNED_IN, etag=True)
 def profile(caller: Claims, accounts: Accounts) -> Profile:
     """The caller's account."""
     return accounts.profile(caller)

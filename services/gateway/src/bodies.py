@@ -9,12 +9,13 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
 from functools import partial
 from tempfile import TemporaryFile
 from typing import IO, Protocol
 from wsgiref.types import WSGIEnvironment
 
-from heartguard.errors import Malformed, ServiceError
+from heartguard.errors import Malformed, ServiceError, Unavailable
 
 CHUNK = 64 * 1024
 IN_MEMORY = 1024 * 1024
@@ -79,7 +80,9 @@ class Bodies:
 
     def _collect(self, source: Input, stated: int | None, limit: int) -> Body:
         begun = time.monotonic()
-        received, held, file = 0, [], None
+        received = 0
+        held: list[bytes] = []
+        file: IO[bytes] | None = None
         try:
             while stated is None or received < stated:
                 wanted = CHUNK if stated is None else min(CHUNK, stated - received)
@@ -91,12 +94,14 @@ class Bodies:
                     raise ServiceError(413)
                 held.append(chunk)
                 if received > IN_MEMORY:
-                    file = file or TemporaryFile()
+                    file = file or TemporaryFile()  # noqa: SIM115 - the Body closes it
                     file.writelines(held)
                     held.clear()
+        except OSError as error:
+            _close(file)
+            raise Unavailable("There is no room for the body now") from error
         except BaseException:
-            if file is not None:
-                file.close()
+            _close(file)
             raise
         if file is not None:
             return Body(file=file, length=received)
@@ -108,7 +113,13 @@ class Bodies:
             return reading.result(max(0.0, deadline - time.monotonic()))
         except FutureTimeoutError:
             reading.cancel()
-            raise ServiceError(408, "The body did not come in time", headers={"Connection": "close"}) from None
+            raise ServiceError(408, "The body did not come in time") from None
+
+
+def _close(file: IO[bytes] | None) -> None:
+    if file is not None:
+        with suppress(OSError):
+            file.close()
 
 
 def stated_length(environ: WSGIEnvironment) -> int | None:

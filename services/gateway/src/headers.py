@@ -21,13 +21,13 @@ _NOT_FROM_CLIENTS = re.compile(
 )
 """What would tell a service who is calling and from where: that is the gateway's to say, or nobody's."""
 
-_NAMES_KEPT = 1024
+_NAMES_KEPT = 4096
 _names: dict[str, str] = {}
 
 
 def _passing_name(key: str) -> str:
-    """The header's name for a WSGI key, empty where the header does not pass. Remembered, up to a bound."""
-    name = key[5:].replace("_", "-").lower()
+    """The header's name for a WSGI key, empty for what does not pass. Remembered, up to a bound."""
+    name = key[5:].replace("_", "-").lower() if key.startswith("HTTP_") else ""
     if name in HOP_BY_HOP or _NOT_FROM_CLIENTS.fullmatch(name):
         name = ""
     if len(_names) < _NAMES_KEPT:
@@ -39,13 +39,12 @@ def from_client(environ: WSGIEnvironment, *, authorization: bool) -> Headers:
     """The client's headers that a service gets to see; ``authorization`` only where the route reads it."""
     names = _names
     passed: Headers = []
-    for key, value in environ.items():
-        if key.startswith("HTTP_"):
-            name = names.get(key)
-            if name is None:
-                name = _passing_name(key)
-            if name and value.isascii():
-                passed.append((name, value))
+    for key in environ:
+        name = names.get(key)
+        if name is None:
+            name = _passing_name(key)
+        if name and (value := environ[key]).isascii():
+            passed.append((name, value))
     if content_type := environ.get("CONTENT_TYPE"):
         passed.append(("content-type", content_type))
     if "HTTP_USER_AGENT" not in environ:

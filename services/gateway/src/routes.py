@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from heartguard.endpoint import DEFAULT_MAX_BODY
 from heartguard.errors import Malformed, NotFound, ServiceError
 from heartguard.policy import Audience
 from heartguard.services import SERVICES
@@ -24,7 +25,7 @@ STRICTER = frozenset({"/auth/login", "/auth/register", "/auth/refresh"})
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of the published routes. ``max_body`` is in bytes."""
+    """One entry of the published routes. ``max_body`` is in bytes; 0 says that no body is expected."""
 
     service: str
     method: str
@@ -33,6 +34,11 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     max_body: int
     optional_caller: bool = False
     audit: str | None = None
+
+    @property
+    def body_limit(self) -> int:
+        """Bytes that a body may have. One that nobody expects may still come, and is for the service to ignore."""
+        return self.max_body or DEFAULT_MAX_BODY
 
     @property
     def stricter(self) -> bool:
@@ -47,6 +53,10 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     def reads_token(self) -> bool:
         """Elsewhere the ``Authorization`` header is not looked at."""
         return self.audience is not Audience.PUBLIC or self.optional_caller
+
+
+class _Published(msgspec.Struct, frozen=True):
+    routes: list[Route]
 
 
 @dataclass(frozen=True)
@@ -88,9 +98,8 @@ class Routes:
 
     @classmethod
     def load(cls, file: Path) -> "Routes":
-        """The routes of all services but the gateway itself, which answers its own."""
-        stated = msgspec.json.decode(file.read_bytes(), type=list[Route])
-        return cls(route for route in stated if route.service != "gateway")
+        """The published routes: those of all services but the gateway itself, which answers its own."""
+        return cls(msgspec.json.decode(file.read_bytes(), type=_Published).routes)
 
     def find(self, path: str) -> tuple[Template, str]:
         """The template of ``path`` (decoded, as WSGI gives it) and the path to forward, encoded anew.

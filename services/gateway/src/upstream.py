@@ -17,6 +17,7 @@ from pyreqwest.response import SyncResponse
 
 from heartguard.errors import ServiceError, Unavailable
 from heartguard.logs import log
+from heartguard.services import SERVICES
 
 from . import instruments
 from .bodies import Body
@@ -61,11 +62,12 @@ class Rest(Protocol):
 
 
 class Answer:
-    """A service's answer: complete in ``body``, or with a ``rest`` that follows it."""
+    """A service's answer: complete in ``body``, or with a ``rest`` that follows it; begun after ``seconds``."""
 
-    __slots__ = ("body", "headers", "rest", "status")
+    __slots__ = ("body", "headers", "rest", "seconds", "status")
 
     def __init__(self, status: int, headers: Headers, body: bytes, rest: Rest | None) -> None:
+        self.seconds = 0.0
         self.status = status
         self.headers = headers
         self.body = body
@@ -101,12 +103,14 @@ class Upstream:
         except BaseException as error:
             raise self._failure(error) from error
         self._breaker.succeeded()
-        self._timer.observe(time.perf_counter() - begun)
+        answer.seconds = time.perf_counter() - begun
+        self._timer.observe(answer.seconds)
         return answer
 
-    def check(self, path: str, timeout: float) -> None:
-        """Raise unless ``GET path`` is answered 200 within ``timeout`` seconds."""
-        request = self._client.get(self.base_url + path).timeout(timedelta(seconds=timeout)).build()
+    def check(self, timeout: float) -> None:
+        """Raise unless the service says within ``timeout`` seconds that it lives."""
+        url = f"{self.base_url}{SERVICES[self.name].path}/health"
+        request = self._client.get(url).timeout(timedelta(seconds=timeout)).build()
         if (status := request.send().status) != 200:
             raise Unavailable(f"{self.name} answered {status}")
 

@@ -31,7 +31,7 @@ class LineQuery(Query):
     precision: Literal["ns", "us", "ms", "s"] = "ns"
 
 
-class LineBatch(WriteRequest):
+class LineBatch(WriteRequest, kw_only=True):
     """A batch in line protocol; ``precision`` is the unit of its timestamps in nanoseconds."""
 
     text: str

@@ -104,10 +104,8 @@ class Store(Protocol):
         """An empty batch for the bucket."""
         ...
 
-    def field_types(
-        self, bucket: StoredBucket, measurements: Collection[str]
-    ) -> Mapping[tuple[str, str], FieldType]:
-        """The types of all fields of the measurements, by measurement and field."""
+    def field_types(self, bucket: StoredBucket, measurements: Collection[str]) -> Mapping[tuple[str, str], FieldType]:
+        """The types of all fields of the measurements, by measurement and field. Raises :class:`BucketGone`."""
         ...
 
     def select(self, bucket: StoredBucket, selection: Selection) -> Sequence[Row]:

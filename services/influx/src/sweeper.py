@@ -26,7 +26,7 @@ class Sweeper:
         while True:
             try:
                 self._sweep()
-            except Exception as error:
-                log.error("sweep", exc_info=error)
+            except Exception:  # noqa: BLE001  (whatever it is, the next sweep has to come)
+                log.exception("sweep")
             if self._stopped.wait(self._seconds):
                 return

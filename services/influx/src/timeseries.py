@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from heartguard.errors import Forbidden, Invalid, NotFound
-from heartguard.models.base import UNSET
+from heartguard.models.base import UNSET, UnsetType
 from heartguard.models.common import Detail
 from heartguard.models.timeseries import (
     Bucket,
@@ -48,7 +48,7 @@ class TimeSeries:
             caller.org_id,
             name,
             retention_seconds=request.retention_seconds,
-            description=request.description or None,
+            description=None if isinstance(request.description, UnsetType) else request.description,
         )
         if made is None:
             raise BucketExists
@@ -129,9 +129,12 @@ class TimeSeries:
 
     def _name_conflicts(self, request: WriteRequest, bucket: StoredBucket, check: Check) -> None:
         """Find every point that gives a field another type than the stored one, or than the batch's first."""
-        points = [entry for entry in entries(request) if not isinstance(entry, Detail)]
-        known = dict(self._store.field_types(bucket, {measurement for _, measurement, *_ in points}))
-        for index, measurement, _, fields, _ in points:
+        measurements = {entry[1] for entry in entries(request) if not isinstance(entry, Detail)}
+        known = dict(self._store.field_types(bucket, measurements))
+        for entry in entries(request):
+            if isinstance(entry, Detail):
+                continue
+            index, measurement, _, fields, _ = entry
             for field, value in fields.items():
                 given = TYPES[type(value)]
                 expected = known.setdefault((measurement, field), given)

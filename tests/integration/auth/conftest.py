@@ -41,12 +41,12 @@ def environment(database_url: str, valkey_url: str, **overrides: str) -> dict[st
 
 
 @contextmanager
-def running(environ: dict[str, str]) -> Iterator[Flask]:
-    """The service, set up; its thread and connections are gone afterwards."""
+def running(environ: dict[str, str], *, set_up: bool = True) -> Iterator[Flask]:
+    """The service, set up if it can be; its thread and connections are gone afterwards."""
     app = create_app(load(Settings, environ))
     housekeeping: Housekeeping = app.extensions["heartguard.housekeeping"]
     try:
-        wait_until(lambda: _is_set_up(housekeeping))
+        wait_until(lambda: _is_set_up(housekeeping) == set_up)
         yield app
     finally:
         housekeeping.stop()
@@ -107,7 +107,7 @@ def app(environ: dict[str, str]) -> Iterator[Flask]:
 @pytest.fixture
 def run_service(environ: dict[str, str]) -> Callable[..., AbstractContextManager[Flask]]:
     """Runs the service with other settings: ``with run_service(REGISTRATION="closed") as app``."""
-    return lambda **overrides: running({**environ, **overrides})
+    return lambda set_up=True, **overrides: running({**environ, **overrides}, set_up=set_up)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from sqlalchemy import text
 
 from heartguard.database import Database
 from heartguard.tokens import Tokens
+from services.auth.src import passwords
 
 EMAIL = "user@hg.io"
 PASSWORD = "Secret123!x"
@@ -67,6 +68,18 @@ def test_signing_in_renews_an_outdated_hash(json_api: Any, user: int, database: 
     ((renewed,),) = query(database, "SELECT password_hash FROM heartguard_core.users WHERE email = 'user@hg.io'")
     assert renewed.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
     json_api.signed_in(EMAIL)
+
+
+def test_an_account_deleted_while_it_signs_in_does_not(
+    json_api: Any, user: int, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def delete_meanwhile(_stored: str) -> bool:
+        execute(database, "UPDATE heartguard_core.users SET deleted_at = now() WHERE email = 'user@hg.io'")
+        return False
+
+    monkeypatch.setattr(passwords, "outdated", delete_meanwhile)
+    assert json_api.login(EMAIL).code == "AUTH_001"
+    assert query(database, "SELECT count(*) FROM heartguard_core.sessions") == [(0,)]
 
 
 def test_refreshing_gives_a_new_pair_of_the_same_session(api: Any, user: int, tokens: Tokens) -> None:

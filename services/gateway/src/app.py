@@ -1,0 +1,57 @@
+"""The gateway: everything clients ask for comes through here."""
+
+from flask import Flask
+
+from heartguard.app import create_service_app
+from heartguard.ratelimit import RateLimiter
+from heartguard.settings import load
+from heartguard.tokens import KeyRing, Tokens
+from heartguard.valkey import FastValkey
+
+from .addresses import Addresses
+from .authentication import Authenticator
+from .bodies import Bodies
+from .cors import Cors
+from .doorman import Doorman
+from .guard import Guard
+from .proxy import Proxy
+from .readiness import Readiness
+from .reports import Reports
+from .revocation import Revocations
+from .routes import Routes
+from .settings import Settings
+from .upstream import Upstream, make_client
+from .views import endpoints
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """Wire the gateway together; without ``settings`` they are read from the environment."""
+    settings = settings or load(Settings)
+    tokens = Tokens(KeyRing.from_secret(settings.jwt_secret))
+    valkey = FastValkey(settings.redis_url)
+    client = make_client(settings.upstream_timeout)
+    upstreams = {name: Upstream(name, url, client) for name, url in settings.upstreams().items()}
+    addresses = Addresses(settings.trusted_proxies)
+    guard = Guard(
+        Authenticator(tokens),
+        RateLimiter(valkey),
+        Revocations(upstreams["auth"], tokens),
+        rate=settings.rate_limit,
+        strict_rate=settings.auth_rate_limit,
+    )
+    readiness = Readiness(valkey, upstreams)
+    doorman = Doorman(guard, addresses, settings.metrics_allow)
+    app = create_service_app(endpoints, settings, tokens, resources=[readiness, doorman], checks=readiness.checks())
+    bodies = Bodies()
+    app.wsgi_app = Proxy(  # type: ignore[method-assign]
+        app.wsgi_app,
+        routes=Routes.load(settings.routes_file),
+        addresses=addresses,
+        cors=Cors(settings.allowed_origins),
+        guard=guard,
+        bodies=bodies,
+        upstreams=upstreams,
+        reports=Reports(settings.log_level),
+    )
+    app.extensions["heartguard.close"] = [bodies.close, client.close, valkey.close]
+    return app

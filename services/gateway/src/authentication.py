@@ -1,0 +1,36 @@
+"""Tokens, verified once and then remembered for as long as they are good."""
+
+import threading
+import time
+
+from heartguard.tokens import Claims, Tokens, bearer
+
+REMEMBERED = 4096
+
+
+class Authenticator:
+    """Verifies ``Authorization`` headers. Thread-safe.
+
+    Only good ones are remembered, so that nobody can fill the memory with bad ones. Whether a
+    token was revoked is not its business: that is asked for every request.
+    """
+
+    def __init__(self, tokens: Tokens, size: int = REMEMBERED) -> None:
+        self._tokens = tokens
+        self._size = size
+        self._known: dict[str, Claims] = {}
+        self._lock = threading.Lock()
+
+    def claims(self, authorization: str | None) -> Claims:
+        """Raises :class:`heartguard.errors.Unauthorized`."""
+        known = self._known.get(authorization) if authorization else None
+        if known is not None and known.exp > time.time():
+            return known
+        claims = self._tokens.verify(bearer(authorization))
+        assert authorization is not None
+        with self._lock:
+            self._known.pop(authorization, None)
+            if len(self._known) >= self._size:
+                del self._known[next(iter(self._known))]
+            self._known[authorization] = claims
+        return claims

@@ -1,0 +1,118 @@
+"""One line of log and one set of numbers for each request that the WSGI layer answers.
+
+The line has the form of the kit's, but is written directly: structlog would take a tenth of the
+time that a proxied request takes.
+"""
+
+import logging
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Literal
+
+import msgspec
+import structlog
+from msgspec import UNSET, UnsetType
+
+from heartguard import audit, metrics
+
+from .visit import Visit
+
+LONGEST_PATH = 256
+
+
+class _Line(msgspec.Struct):
+    timestamp: datetime
+    request_id: str
+    gateway_request_id: str
+    method: str
+    path: str
+    route: str
+    status: int
+    latency_ms: float
+    upstream_ms: float | UnsetType = UNSET
+    user_id: int | UnsetType = UNSET
+    org_id: int | UnsetType = UNSET
+    level: str = "INFO"
+    service: str = "gateway"
+    event: str = "request"
+
+
+class Reports:
+    """Writes the log lines, counts the requests, and names the changing ones to the audit trail. Thread-safe."""
+
+    def __init__(self, log_level: str) -> None:
+        self._logs = logging.getLevelNamesMapping()[log_level] <= logging.INFO
+        self._encode = msgspec.json.Encoder().encode
+        self._count = _Children()
+
+    def report(self, visit: Visit, status: int) -> None:
+        seconds = time.perf_counter() - visit.begun
+        route = visit.route.path if visit.route is not None else "unknown"
+        self._count(visit.method, route, status, seconds)
+        if self._logs:
+            self._write(visit, route, status, seconds)
+        if visit.route is not None and visit.route.changes:
+            self._audit(visit, status)
+
+    def _write(self, visit: Visit, route: str, status: int, seconds: float) -> None:
+        line = _Line(
+            timestamp=datetime.now(UTC),
+            request_id=visit.request_id,
+            gateway_request_id=visit.gateway_id,
+            method=visit.method,
+            path=visit.path[:LONGEST_PATH],
+            route=route,
+            status=status,
+            latency_ms=round(seconds * 1000, 3),
+        )
+        if visit.upstream_seconds is not None:
+            line.upstream_ms = round(visit.upstream_seconds * 1000, 3)
+        if visit.claims is not None:
+            line.user_id = visit.claims.user_id
+            line.org_id = visit.claims.org_id
+        out = sys.stdout.buffer
+        out.write(self._encode(line) + b"\n")
+        out.flush()
+
+    def _audit(self, visit: Visit, status: int) -> None:
+        assert visit.route is not None
+        outcome: Literal["success", "failure", "denied"] = "success" if status < 400 else "failure"
+        if status in {401, 403, 429}:
+            outcome = "denied"
+        with structlog.contextvars.bound_contextvars(request_id=visit.request_id):
+            audit.emit(
+                "REQUEST",
+                visit.claims.sub if visit.claims else "anonymous",
+                outcome,
+                method=visit.method,
+                route=visit.route.path,
+                status=status,
+            )
+
+
+class _Children:
+    """The metrics' children by their labels: to look them up there costs more than to count."""
+
+    KEPT = 4096
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str, int], tuple[Callable[[], None], Callable[[float], None]]] = {}
+
+    def __call__(self, method: str, route: str, status: int, seconds: float) -> None:
+        found = self._known.get((method, route, status))
+        if found is None:
+            found = self._resolve(method, route, status)
+        found[0]()
+        found[1](seconds)
+
+    def _resolve(self, method: str, route: str, status: int) -> tuple[Callable[[], None], Callable[[float], None]]:
+        label = method if method in {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"} else "other"
+        found = (
+            metrics.REQUESTS.labels("gateway", label, route, status).inc,
+            metrics.LATENCY.labels("gateway", label, route).observe,
+        )
+        if len(self._known) < self.KEPT:
+            self._known[method, route, status] = found
+        return found

@@ -1,0 +1,35 @@
+"""The gateway's own endpoints."""
+
+from flask import Response, request
+
+from heartguard import metrics
+from heartguard.endpoint import Endpoints, Reply
+from heartguard.models.common import Health, Ready
+from heartguard.policy import Audience
+from heartguard.probe import Probe
+
+from .doorman import Doorman
+from .readiness import Readiness
+
+endpoints = Endpoints("gateway")
+
+
+@endpoints.get("/gateway/health", audience=Audience.PUBLIC)
+def health(probe: Probe) -> Health:
+    """The process lives."""
+    return probe.health()
+
+
+@endpoints.get("/gateway/ready", audience=Audience.PUBLIC)
+def ready(probe: Probe, readiness: Readiness) -> Reply[Ready]:
+    """Whether Valkey and the services answer; 503 only where the gateway can serve nothing at all."""
+    found = readiness.now(probe)
+    return Reply(found, 503 if found.status == "unavailable" else 200)
+
+
+@endpoints.get("/gateway/metrics", audience=Audience.PUBLIC)
+def expose(doorman: Doorman) -> Response:
+    """Metrics in Prometheus's text format; the doorman lets in whom ``METRICS_ALLOW`` names, and admins."""
+    doorman.admit(request.environ)
+    body, media_type = metrics.exposition()
+    return Response(body, content_type=media_type)

@@ -1,0 +1,173 @@
+"""The store in PostgreSQL: buckets, expiry, and the way to reading and writing.
+
+What the process remembers (buckets, series) it learnt from committed rows, and a bucket's id is
+never used again. So the one thing that can go stale is that the bucket still exists, which every
+transaction asks first.
+"""
+
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import psycopg
+from sqlalchemy import Connection, Row, bindparam, event, text
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.types import Text
+
+from heartguard.database import Database
+from heartguard.errors import Unavailable
+from heartguard.logs import log
+
+from . import db_read
+from .db_write import INCOMING, KnownSeries, PostgresBatch
+from .memory import Memory
+from .store import BucketGone, FieldType, Selection, StoredBucket
+from .store import Row as Result
+
+BUCKETS_REMEMBERED = 10_000
+SERIES_REMEMBERED = 200_000
+PURGED_AT_ONCE = 50_000
+SWEEP_LOCK = 0x53574550
+"""Advisory lock class of the sweep; the second key is the bucket's."""
+
+_SESSION = f"""
+SET jit = off;
+-- A plan for the very bucket and range: a generic one would have to open every partition there is.
+SET plan_cache_mode = force_custom_plan;
+SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off';
+{INCOMING}
+"""
+
+_COLUMNS = "id, org_id, name, retention_seconds, created_at, description"
+_BUCKET = text(f"SELECT {_COLUMNS} FROM heartguard_core.buckets WHERE org_id = :org AND name = :name")  # noqa: S608
+_BUCKETS = text(f"SELECT {_COLUMNS} FROM heartguard_core.buckets WHERE org_id = :org ORDER BY name")  # noqa: S608
+_CREATE = text("SELECT heartguard_core.create_bucket(:org, :name, :retention, :description, :now)")
+_DROP = text("SELECT heartguard_core.drop_bucket(:org, :name)")
+_TYPES = text("""
+    SELECT f.measurement, f.field, f.type
+    FROM heartguard_core.buckets b
+    LEFT JOIN heartguard_core.fields f ON f.bucket_id = b.id AND f.measurement = ANY(:measurements)
+    WHERE b.id = :bucket AND b.org_id = :org
+""").bindparams(bindparam("measurements", type_=ARRAY(Text)))
+
+_EXPIRING = text("SELECT id FROM heartguard_core.buckets WHERE retention_seconds > 0 ORDER BY id")
+_ALONE = text("SELECT pg_try_advisory_xact_lock(:class, hashint8(:bucket))")
+_ENSURE = text("SELECT heartguard_core.ensure_partitions(:bucket, :now)")
+_EXPIRE = text("SELECT heartguard_core.expire(:bucket, :now, :limit)")
+_PURGE = text("SELECT heartguard_core.purge_dropped(:limit)")
+
+
+class PostgresStore:
+    """Implements :class:`.store.Store`. ``clock`` gives nanoseconds since the epoch."""
+
+    def __init__(self, database: Database, clock: Callable[[], int] = time.time_ns) -> None:
+        self._database = database
+        self._clock = clock
+        self._known_buckets: Memory[tuple[int, str], StoredBucket] = Memory(BUCKETS_REMEMBERED)
+        self._known_series: KnownSeries = Memory(SERIES_REMEMBERED)
+        event.listen(database.engine, "connect", _begin_session)
+
+    def bucket(self, org_id: int, name: str) -> StoredBucket | None:
+        if known := self._known_buckets.get((org_id, name)):
+            return known
+        with self._database.transaction(org_id) as connection:
+            row = connection.execute(_BUCKET, {"org": org_id, "name": name}).one_or_none()
+        if row is None:
+            return None
+        found = _stored(row)
+        self._known_buckets.keep([((org_id, name), found)])
+        return found
+
+    def buckets(self, org_id: int) -> list[StoredBucket]:
+        with self._database.transaction(org_id) as connection:
+            return [_stored(row) for row in connection.execute(_BUCKETS, {"org": org_id})]
+
+    def create_bucket(
+        self, org_id: int, name: str, *, retention_seconds: int, description: str | None
+    ) -> StoredBucket | None:
+        wanted = {"org": org_id, "name": name, "retention": retention_seconds, "description": description}
+        with self._database.transaction(org_id) as connection:
+            if connection.execute(_CREATE, {**wanted, "now": self._clock()}).scalar_one() is None:
+                return None
+            return _stored(connection.execute(_BUCKET, wanted).one())
+
+    def drop_bucket(self, org_id: int, name: str) -> bool:
+        with self._database.transaction(org_id) as connection:
+            dropped = bool(connection.execute(_DROP, {"org": org_id, "name": name}).scalar_one())
+        self._known_buckets.forget((org_id, name))
+        return dropped
+
+    def batch(self, bucket: StoredBucket) -> "PostgresBatch":
+        return PostgresBatch(self._database, bucket, self._known_series, lambda: self._forget(bucket))
+
+    def field_types(self, bucket: StoredBucket, measurements: Collection[str]) -> Mapping[tuple[str, str], FieldType]:
+        asked = {"bucket": int(bucket.id), "org": bucket.org_id, "measurements": list(measurements)}
+        with self._database.transaction(bucket.org_id) as connection:
+            rows = connection.execute(_TYPES, asked).all()
+        if not rows:
+            self._forget(bucket)
+            raise BucketGone
+        return {(row.measurement, row.field): row.type for row in rows if row.type is not None}
+
+    def select(self, bucket: StoredBucket, selection: Selection) -> Sequence[Result]:
+        try:
+            with self._database.transaction(bucket.org_id) as connection:
+                return db_read.select_rows(connection, bucket, selection)
+        except BucketGone:
+            self._forget(bucket)
+            raise
+
+    def check(self) -> None:
+        self._database.check()
+
+    def sweep(self) -> None:
+        """Make partitions ahead, drop expired ones, clear away dropped buckets; any process may do it at any time.
+
+        What cannot be had at once, because somebody else uses it, is left for the next time.
+        """
+        with self._database.transaction() as connection:
+            buckets = list(connection.execute(_EXPIRING).scalars())
+        for bucket in buckets:
+            self._try(partial(self._renew, bucket), bucket)
+        while self._try(self._purge):
+            pass
+
+    def _renew(self, bucket: int, connection: Connection) -> bool:
+        if not connection.execute(_ALONE, {"class": SWEEP_LOCK, "bucket": bucket}).scalar_one():
+            return False
+        now = {"bucket": bucket, "now": self._clock()}
+        connection.execute(_ENSURE, now)
+        connection.execute(_EXPIRE, {**now, "limit": PURGED_AT_ONCE})
+        return True
+
+    @staticmethod
+    def _purge(connection: Connection) -> bool:
+        return bool(connection.execute(_PURGE, {"limit": PURGED_AT_ONCE}).scalar_one())
+
+    def _try(self, work: Callable[[Connection], bool], bucket: int | None = None) -> bool:
+        try:
+            with self._database.transaction() as connection:
+                return work(connection)
+        except Unavailable as error:
+            log.warning("sweep", bucket=bucket, error=repr(error.__cause__))
+            return False
+
+    def _forget(self, bucket: StoredBucket) -> None:
+        self._known_buckets.forget((bucket.org_id, bucket.name))
+
+
+def _begin_session(connection: "psycopg.Connection[Any]", _record: object) -> None:
+    connection.execute(_SESSION)
+    connection.commit()
+
+
+def _stored(row: Row[Any]) -> StoredBucket:
+    return StoredBucket(
+        id=str(row.id),
+        org_id=row.org_id,
+        name=row.name,
+        retention_seconds=row.retention_seconds,
+        created_at=row.created_at,
+        description=row.description,
+    )

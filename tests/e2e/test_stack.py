@@ -1,0 +1,294 @@
+"""The whole stack on free ports, in a folder of its own: up, killed piece by piece, down, up again."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import urllib3
+from typer.testing import CliRunner
+
+from heartguard.cli.logs import Follower
+from heartguard.cli.main import app
+from heartguard.local import stack as stack_module
+from heartguard.local.layout import Layout
+from heartguard.local.postgres import Postgres
+from heartguard.local.readiness import is_ready
+from heartguard.local.server import wait_until
+from heartguard.local.stack import Stack
+from heartguard.services import SERVICES
+
+PASSWORD = "correct horse battery staple"
+PROGRAMS = ["postgres", "valkey", "auth", "timeseries", "gateway"]
+
+
+@pytest.fixture(scope="module")
+def environ(free_port: Callable[[], int]) -> Iterator[dict[str, str]]:
+    """The settings of a stack that touches neither the checkout's ``.env`` nor its data."""
+    folder = Path(tempfile.mkdtemp(prefix="hg-"))
+    settings = {
+        "HEARTGUARD_DATA": str(folder / "data"),
+        "JWT_SECRET": "s" * 32,
+        "BOOTSTRAP_ADMIN_EMAIL": "boss@hg.io",
+        "BOOTSTRAP_ADMIN_PASSWORD": PASSWORD,
+        "RATE_LIMIT": "100000/min",
+        "AUTH_RATE_LIMIT": "100000/min",
+        "DATABASE_URL": "",
+        "REDIS_URL": "",
+        **{service.port_variable: str(free_port()) for service in SERVICES.values()},
+        **{service.url_variable: "" for service in SERVICES.values()},
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(name, value)
+        try:
+            yield settings
+        finally:
+            heartguard("down")
+            shutil.rmtree(folder)
+
+
+@dataclass(frozen=True)
+class Said:
+    """How a command ended, and what it wrote."""
+
+    exit_code: int
+    output: str
+
+
+def heartguard(*arguments: str) -> Said:
+    result = CliRunner().invoke(app, arguments, prog_name="heartguard", terminal_width=200, env={"COLUMNS": "200"})
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return Said(result.exit_code, result.output)
+
+
+@pytest.fixture
+def running(environ: dict[str, str]) -> Stack:
+    """The stack, up."""
+    result = heartguard("up")
+    assert result.exit_code == 0, result.output
+    return Stack()
+
+
+def sign_in(stack: Stack) -> urllib3.BaseHTTPResponse:
+    body = {"email": "boss@hg.io", "password": PASSWORD}
+    return urllib3.request("POST", f"{stack.gateway}/auth/login", json=body, timeout=10, retries=False)
+
+
+def test_up_says_where_it_is_but_not_the_password(running: Stack) -> None:
+    again = heartguard("up")
+    assert again.exit_code == 0
+    assert "running already" in again.output
+    for words in (running.gateway, "boss@hg.io", "BOOTSTRAP_ADMIN_PASSWORD", str(running.layout.root)):
+        assert words in again.output
+    assert PASSWORD not in again.output
+    assert sign_in(running).status == 200
+
+
+def test_status_and_logs_show_what_runs(running: Stack) -> None:
+    status = heartguard("status")
+    assert status.exit_code == 0, status.output
+    assert [line.split()[:2] for line in status.output.splitlines()[1:]] == [
+        [row.name, "running"] for row in running.status()
+    ]
+    assert "ready to accept connections" in heartguard("logs", "postgres", "-n", "1000").output
+    assert heartguard("logs", "-n", "0").output == ""
+    assert "auth       | " in heartguard("logs", "-n", "5").output
+    unknown = heartguard("logs", "nothing")
+    assert unknown.exit_code == 1
+    assert "there are: auth" in unknown.output
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_what_is_killed_is_back_within_seconds(running: Stack, name: str) -> None:
+    state = running.supervisor.states()[name]
+    os.kill(state.pid, signal.SIGKILL)
+    wait_until(lambda: running.supervisor.states()[name].pid not in {0, state.pid}, f"{name} was not restarted", 10)
+    wait_until(lambda: all(row.well for row in running.status()), "Not everything was ready again", 20)
+    assert sign_in(running).status == 200
+
+
+def test_a_killed_supervisor_leaves_nothing_and_up_starts_anew(running: Stack) -> None:
+    pids = [state.pid for state in running.supervisor.states().values()]
+    os.kill(int((running.layout.root / "supervisord.pid").read_text()), signal.SIGKILL)
+    started = heartguard("up")
+    assert started.exit_code == 0, started.output
+    assert "is ready" in started.output
+    assert not set(pids) & {state.pid for state in Stack().supervisor.states().values()}
+    assert sign_in(running).status == 200
+
+
+def test_a_stopped_program_is_started_by_up(running: Stack) -> None:
+    running.supervisor._call("supervisor.stopProcess", "services:auth")
+    assert heartguard("status").exit_code == 3
+    started = heartguard("up")
+    assert "is ready" in started.output
+    assert sign_in(running).status == 200
+
+
+def test_other_settings_need_a_stop_first(
+    running: Stack, free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GATEWAY_PORT", str(free_port()))
+    refused = heartguard("up")
+    assert refused.exit_code == 1
+    assert "other settings" in refused.output
+    assert is_ready(SERVICES["gateway"], running.port(SERVICES["gateway"]))
+
+
+def test_down_keeps_the_data_for_the_next_up(running: Stack) -> None:
+    account = {"email": "kept@hg.io", "password": PASSWORD}
+    url = f"{running.gateway}/auth/register"
+    assert urllib3.request("POST", url, json=account, timeout=10, retries=False).status == 201
+    down = heartguard("down")
+    assert down.exit_code == 0, down.output
+    assert str(running.layout.root) in down.output
+    assert "not running" in heartguard("down").output
+    status = heartguard("status")
+    assert status.exit_code == 3
+    assert "stopped" in status.output
+    assert heartguard("up").exit_code == 0
+    assert urllib3.request("POST", url, json=account, timeout=10, retries=False).status == 409
+    assert heartguard("migrate").output == "The database has the newest schema.\n"
+
+
+def test_logs_can_be_followed(running: Stack) -> None:
+    command = [sys.executable, "-m", "heartguard.cli.main", "logs", "gateway", "-f", "-n", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as following:
+        assert following.stdout is not None
+        request = threading.Timer(2, urllib3.request, ["GET", f"{running.gateway}/gateway/follow-me"])
+        request.start()
+        while b"/gateway/follow-me" not in (line := following.stdout.readline()):
+            assert line
+        following.send_signal(signal.SIGINT)
+        assert following.wait(10) != 0
+    request.join()
+
+
+def test_following_goes_on_over_a_rotation(tmp_path: Path) -> None:
+    log = tmp_path / "auth.log"
+    log.write_text("before\n")
+    follower = Follower(log)
+    with log.open("a") as file:
+        file.write("one\ntw")
+    assert list(follower.new_lines()) == ["one"]
+    with log.open("a") as file:
+        file.write("o\n")
+    log.rename(tmp_path / "auth.log.1")
+    assert list(follower.new_lines()) == ["two"]
+    log.write_text("three\n")
+    assert list(follower.new_lines()) == ["three"]
+
+
+@pytest.fixture
+def another(
+    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch, short_folder: Path, free_port: Callable[[], int]
+) -> Layout:
+    """From here on the settings are those of another stack, one that has never been started."""
+    monkeypatch.setenv("HEARTGUARD_DATA", str(short_folder))
+    for service in SERVICES.values():
+        monkeypatch.setenv(service.port_variable, str(free_port()))
+    return Layout(short_folder)
+
+
+def test_before_the_first_start_there_is_nothing(another: Layout) -> None:
+    assert "not running" in heartguard("down").output
+    assert "not been started" in heartguard("logs").output
+
+
+def test_a_taken_port_is_named_with_its_variable(another: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        monkeypatch.setenv("AUTH_PORT", port)
+        refused = heartguard("up")
+    assert refused.exit_code == 1
+    assert f"Port {port}" in refused.output
+    assert "AUTH_PORT" in refused.output
+    assert not (another.root / "postgres").exists()
+
+
+def test_wrong_settings_are_named_before_anything_starts(another: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JWT_SECRET", "short")
+    refused = heartguard("up")
+    assert refused.exit_code == 1
+    assert "JWT_SECRET: should be at least 32 bytes" in refused.output
+    assert not (another.root / "postgres").exists()
+
+
+def test_a_store_that_ends_at_once_is_shown_and_all_is_stopped(another: Layout) -> None:
+    another.prepare()
+    store = Postgres(another.root / "postgres", another.secrets)
+    store.prepare()
+    (store.data / "postgresql.conf").write_text("nonsense = 1\n")
+    refused = heartguard("up")
+    assert refused.exit_code == 1
+    assert "postgres ended at once" in refused.output
+    assert "nonsense" in refused.output
+    assert not Stack().supervisor.answers()
+
+
+def test_a_service_that_takes_too_long_is_shown(another: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stack_module, "READY_TIMEOUT", 0)
+    refused = heartguard("up")
+    assert refused.exit_code == 1
+    assert "was not ready within 0 seconds" in refused.output
+    assert not Stack().supervisor.answers()
+
+
+def test_given_stores_are_used_and_not_started(
+    another: Layout, monkeypatch: pytest.MonkeyPatch, database_url: str, valkey_url: str
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    (another.root.parent / f"{another.root.name}-url").write_text(valkey_url)
+    monkeypatch.setenv("REDIS_URL_FILE", str(another.root.parent / f"{another.root.name}-url"))
+    try:
+        assert heartguard("up").exit_code == 0
+        assert set(Stack().supervisor.states()) == {service.name for service in SERVICES.values()}
+    finally:
+        assert heartguard("down").exit_code == 0
+        (another.root.parent / f"{another.root.name}-url").unlink()
+
+
+def test_a_given_database_that_is_away_is_explained(another: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://somebody:secret@/nothing?host={another.root}")
+    refused = heartguard("migrate")
+    assert refused.exit_code == 1
+    assert "could not be migrated" in refused.output
+    assert "secret" not in refused.output
+
+
+def test_an_unknown_service_cannot_be_run() -> None:
+    refused = heartguard("run", "nothing")
+    assert refused.exit_code == 1
+    assert "gateway" in refused.output
+
+
+def test_a_service_can_be_run_beside_the_stack(running: Stack, free_port: Callable[[], int]) -> None:
+    port = free_port()
+    command = [sys.executable, "-m", "heartguard.cli.main", "run", "gateway", "--port", str(port)]
+    second = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: is_ready(SERVICES["gateway"], port), "The second gateway was not ready", 20)
+    finally:
+        second.terminate()
+        second.wait(20)
+
+
+@pytest.mark.parametrize("command", ["", "up", "down", "status", "logs", "run", "migrate", "publish", "demo"])
+def test_every_command_explains_itself(command: str) -> None:
+    shown = heartguard(*command.split(), "--help")
+    assert shown.exit_code == 0
+    assert not command or "Example" in shown.output
+
+
+def test_an_unknown_command_is_refused() -> None:
+    assert heartguard("nothing").exit_code == 2

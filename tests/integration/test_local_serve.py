@@ -1,0 +1,117 @@
+"""One service in the foreground: served, killed, refused."""
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from heartguard.listening import own_settings, port_is_free, server_settings
+from heartguard.local.readiness import is_ready
+from heartguard.local.server import wait_until
+from heartguard.serve import main
+from heartguard.services import SERVICES
+from heartguard.settings import SettingsError
+from heartguard.worker import load
+
+AUTH = SERVICES["auth"]
+
+
+@pytest.fixture
+def environ(database_url: str, valkey_url: str) -> dict[str, str]:
+    return {
+        **os.environ,
+        "DATABASE_URL": database_url,
+        "REDIS_URL": valkey_url,
+        "JWT_SECRET": "s" * 32,
+        "BOOTSTRAP_ADMIN_PASSWORD": "correct horse battery",
+    }
+
+
+@contextmanager
+def served(environ: dict[str, str], port: int) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", "heartguard.serve", "auth", "--port", str(port)]
+    process = subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: is_ready(AUTH, port), "auth was not ready")
+        yield process
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def workers(process: subprocess.Popen[bytes]) -> list[int]:
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    return [int(pid) for pid in children.split()]
+
+
+def test_a_killed_worker_is_replaced_and_none_outlives_its_parent(
+    environ: dict[str, str], free_port: Callable[[], int]
+) -> None:
+    port = free_port()
+    with served(environ, port) as process:
+        (worker,) = workers(process)
+        os.kill(worker, signal.SIGKILL)
+        wait_until(lambda: worker not in workers(process) and is_ready(AUTH, port), "The worker was not replaced", 20)
+        process.kill()
+        process.wait(10)
+        wait_until(lambda: port_is_free("127.0.0.1", port), "An orphan holds the port", 10)
+
+
+def test_it_ends_when_told_to(environ: dict[str, str], free_port: Callable[[], int]) -> None:
+    with served({**environ, "AUTH_WORKERS": "2"}, free_port()) as process:
+        assert len(workers(process)) == 2
+        process.terminate()
+        assert process.wait(20) == 0
+
+
+def run_main(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], *arguments: str) -> str:
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["serve", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return str(ended.value)
+
+
+def test_wrong_settings_end_it_before_it_begins(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    message = run_main(monkeypatch, {**environ, "JWT_SECRET": "short"}, "auth")
+    assert "JWT_SECRET" in message
+    assert "short\n" not in message
+    assert "AUTH_THREADS" in run_main(monkeypatch, {**environ, "AUTH_THREADS": "many"}, "auth")
+
+
+def test_a_taken_port_is_named(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        begun = time.monotonic()
+        message = run_main(monkeypatch, environ, "auth", "--port", str(port))
+        assert time.monotonic() - begun >= 3
+    assert f"Port {port}" in message
+    assert "AUTH_PORT" in message
+
+
+def test_a_services_own_settings_go_first() -> None:
+    environ = {"WORKERS": "2", "THREADS": "8", "AUTH_WORKERS": "3", "AUTH_LOG_LEVEL": "DEBUG", "AUTH_PORT": "99"}
+    own = server_settings(AUTH, environ)
+    assert (own.workers, own.threads, own.port) == (3, 8, 99)
+    assert own_settings(AUTH, environ)["LOG_LEVEL"] == "DEBUG"
+    assert server_settings(SERVICES["gateway"], environ).workers == 2
+    with pytest.raises(SettingsError, match="AUTH_PORT"):
+        server_settings(AUTH, {"AUTH_PORT": "70000"})
+
+
+def test_a_worker_loads_its_application_only_while_its_parent_lives() -> None:
+    try:
+        assert load(os.getppid(), "collections:OrderedDict") == {}
+        with pytest.raises(SystemExit):
+            load(os.getpid(), "collections:OrderedDict")
+    finally:
+        ctypes.CDLL(None).prctl(1, 0)  # this process is no worker: it may outlive its parent

@@ -1,0 +1,213 @@
+"""Points really expire: partitions ahead of time, dropped when they are over, and nothing for a client to abuse."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from sqlalchemy import text
+
+from heartguard.database import Database
+from heartguard.errors import Unavailable
+from services.influx.src.db import PostgresStore
+from services.influx.src.store import Selection, Series, StoredBucket
+from services.influx.src.sweeper import Sweeper
+from services.influx.src.times import MAX_TIME, MIN_TIME, SECOND
+
+from .conftest import Clock, wait_until
+
+HOUR = 3600 * SECOND
+M = Series("m", ())
+
+
+@pytest.fixture
+def bucket(store: PostgresStore, org: int) -> StoredBucket:
+    """Keeps 8 hours, in partitions of one hour."""
+    made = store.create_bucket(org, f"org_{org}", retention_seconds=8 * 3600, description=None)
+    assert made is not None
+    return made
+
+
+def write(store: PostgresStore, bucket: StoredBucket, *times: int) -> None:
+    batch = store.batch(bucket)
+    for at in times:
+        batch.add(M, at, {"f": float(at)})
+    batch.write()
+
+
+def read(store: PostgresStore, bucket: StoredBucket) -> list[int]:
+    everything = Selection(
+        measurement="m", start=MIN_TIME, stop=MAX_TIME + 1, fields=None, tags={}, aggregate=None, window=1, limit=100
+    )
+    return [row.time for row in store.select(bucket, everything)]
+
+
+def partitions(database: Database, bucket: StoredBucket) -> dict[int, int]:
+    """How many points lie in each partition, by its number; the default partition is -1."""
+    found = {}
+    with database.transaction() as tx:
+        names = tx.execute(
+            text("SELECT relname FROM pg_class WHERE relname ~ :name"),
+            {"name": f"^points_{bucket.id}_(default|[0-9]+)$"},
+        ).scalars()
+        for name in list(names):
+            number = name.rpartition("_")[2]
+            count = tx.exec_driver_sql(f"SELECT count(*) FROM heartguard_core.{name}").scalar_one()
+            found[-1 if number == "default" else int(number)] = count
+    return found
+
+
+def test_partitions_cover_the_retention_and_two_hours_ahead(
+    store: PostgresStore, database: Database, bucket: StoredBucket, clock: Clock
+) -> None:
+    this_hour = clock.now // HOUR
+    assert sorted(partitions(database, bucket)) == [-1, *range(this_hour - 8, this_hour + 3)]
+
+
+def test_odd_times_make_no_partitions(
+    store: PostgresStore, database: Database, bucket: StoredBucket, clock: Clock
+) -> None:
+    before = set(partitions(database, bucket))
+    far = [clock.now + hours * HOUR for hours in range(10, 60)] + [MAX_TIME]
+    write(store, bucket, clock.now, *far)
+    store.sweep()
+    after = partitions(database, bucket)
+    assert set(after) == before
+    assert (after[-1], after[clock.now // HOUR]) == (51, 1)
+    assert read(store, bucket) == [clock.now, *far]
+
+
+def test_expired_partitions_are_dropped_and_new_ones_made(
+    store: PostgresStore, database: Database, bucket: StoredBucket, clock: Clock
+) -> None:
+    hour = clock.now // HOUR
+    old, new = clock.now - 7 * HOUR, clock.now
+    write(store, bucket, old, new)
+    clock.forward(2 * 3600)
+    store.sweep()
+    assert sorted(partitions(database, bucket)) == [-1, *range(hour - 6, hour + 5)]
+    assert read(store, bucket) == [new]
+
+
+def test_early_points_move_to_the_partition_made_for_them(
+    store: PostgresStore, database: Database, bucket: StoredBucket, clock: Clock
+) -> None:
+    early = clock.now + 5 * HOUR
+    write(store, bucket, early, early + 1)
+    assert partitions(database, bucket)[-1] == 2
+    clock.forward(4 * 3600)
+    store.sweep()
+    found = partitions(database, bucket)
+    assert (found[-1], found[early // HOUR]) == (0, 2)
+    write(store, bucket, early, early + 2)
+    assert read(store, bucket) == [early, early + 1, early + 2]
+
+
+def test_expired_points_of_the_default_partition_are_deleted(
+    store: PostgresStore, database: Database, bucket: StoredBucket, clock: Clock
+) -> None:
+    """They came early, and then nobody swept for a long time."""
+    write(store, bucket, clock.now + 5 * HOUR)
+    clock.forward(100 * 3600)
+    store.sweep()
+    assert sum(partitions(database, bucket).values()) == 0
+
+
+def test_buckets_that_keep_for_ever_have_one_partition(store: PostgresStore, database: Database, org: int) -> None:
+    bucket = store.create_bucket(org, f"org_{org}", retention_seconds=0, description=None)
+    assert bucket is not None
+    write(store, bucket, MIN_TIME, 0, MAX_TIME - 1)
+    store.sweep()
+    assert read(store, bucket) == [MIN_TIME, 0, MAX_TIME - 1]
+    assert partitions(database, bucket) == {}
+
+
+@pytest.mark.parametrize("retention", [3600, 3601, 86_400 * 365, 3_153_600_000])
+def test_any_retention_is_a_dozen_partitions(
+    store: PostgresStore, database: Database, org: int, retention: int, clock: Clock
+) -> None:
+    bucket = store.create_bucket(org, f"org_{org}", retention_seconds=retention, description=None)
+    assert bucket is not None
+    write(store, bucket, clock.now - (retention - 1) * SECOND, clock.now)
+    with database.transaction() as tx:
+        parent = f"heartguard_core.points_{bucket.id}"
+        count = tx.execute(
+            text("SELECT count(*) FROM pg_inherits WHERE inhparent = cast(:p AS regclass)"), {"p": parent}
+        )
+        assert 4 <= count.scalar_one() <= 13
+    assert len(read(store, bucket)) == 2
+
+
+@contextmanager
+def holding(database: Database, statement: str) -> Iterator[None]:
+    """A transaction of somebody else, under way meanwhile."""
+    with database.engine.connect() as connection:
+        connection.execute(text(statement))
+        yield
+        connection.rollback()
+
+
+def test_what_is_in_use_is_swept_the_next_time(
+    store: PostgresStore, database: Database, bucket: StoredBucket, clock: Clock
+) -> None:
+    store.drop_bucket(bucket.org_id, bucket.name)
+    with holding(database, "SELECT count(*) FROM heartguard_core.points"):
+        store.sweep()
+    assert partitions(database, bucket) != {}
+    store.sweep()
+    assert partitions(database, bucket) == {}
+
+
+def test_one_process_sweeps_a_bucket_at_a_time(
+    store: PostgresStore, database: Database, bucket: StoredBucket, clock: Clock
+) -> None:
+    before = partitions(database, bucket)
+    clock.forward(3600)
+    with holding(database, f"SELECT pg_advisory_xact_lock({0x53574550}, hashint8({int(bucket.id)}))"):
+        store.sweep()
+    assert partitions(database, bucket) == before
+    store.sweep()
+    assert set(partitions(database, bucket)) != set(before)
+
+
+def test_a_point_on_its_way_to_the_default_partition_finds_the_one_made_meanwhile(
+    store: PostgresStore, database: Database, bucket: StoredBucket, clock: Clock
+) -> None:
+    early = clock.now + 5 * HOUR
+    number = early // HOUR
+    waiting = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%INSERT INTO%points%'"
+    )
+    writer = threading.Thread(target=write, args=(store, bucket, early))
+    with database.transaction() as tx:
+        tx.execute(
+            text("SELECT heartguard_core.add_partition(:bucket, :number, :begin, :end)"),
+            {"bucket": int(bucket.id), "number": number, "begin": number * HOUR, "end": (number + 1) * HOUR},
+        )
+        writer.start()
+        wait_until(lambda: _count(database, waiting) > 0, 2)
+    writer.join(10)
+    assert read(store, bucket) == [early]
+    assert partitions(database, bucket)[number] == 1
+
+
+def _count(database: Database, statement: object) -> int:
+    with database.transaction() as tx:
+        return int(tx.execute(statement).scalar_one())  # type: ignore[call-overload]
+
+
+def test_the_sweeper_goes_on_after_a_failure_until_it_is_stopped() -> None:
+    calls: list[float] = []
+
+    def sweep() -> None:
+        calls.append(time.monotonic())
+        if len(calls) == 1:
+            raise Unavailable
+
+    sweeper = Sweeper(sweep, 0.01)
+    wait_until(lambda: len(calls) >= 3)
+    sweeper.stop()
+    count = len(calls)
+    time.sleep(0.05)
+    assert len(calls) == count
