@@ -1,8 +1,7 @@
 """What a request is known by: its ids and where it came from."""
 
+import random
 import re
-import secrets
-import uuid
 from dataclasses import dataclass
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}\Z")
@@ -11,14 +10,25 @@ TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9
 
 def request_id(given: str | None) -> str:
     """The client's id where it is well formed, else a new one."""
-    return given if given and REQUEST_ID.match(given) else str(uuid.uuid4())
+    return given if given and REQUEST_ID.match(given) else new_uuid()
+
+
+def new_uuid() -> str:
+    """A random UUID (version 4) that nobody needs to be unable to guess.
+
+    A tenth of the cost of :func:`uuid.uuid4`, which asks the kernel and gives up the interpreter's lock for it.
+    """
+    digits = f"{random.getrandbits(128):032x}"
+    variant = "89ab"[int(digits[16], 16) & 3]
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
 def traceparent(given: str | None) -> str:
     """The W3C trace context to pass on: the given one where it is well formed, else a new trace."""
     if given and TRACEPARENT.match(given):
         return given
-    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+    digits = f"{random.getrandbits(192) | 1 << 191 | 1:048x}"
+    return f"00-{digits[:32]}-{digits[32:]}-01"
 
 
 @dataclass(frozen=True)

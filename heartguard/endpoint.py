@@ -317,6 +317,8 @@ def read_limited(limit: int) -> bytes:
     body = request.stream.read(limit + 1)
     if len(body) > limit:
         raise ServiceError(413)
+    if len(body) < (request.content_length or 0):  # the web server reports a broken connection as the body's end
+        raise Malformed("The body is shorter than its Content-Length")
     if encoding == "gzip":
         return gunzip(body, limit)
     return body

@@ -16,8 +16,9 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from .errors import ServiceError, Unavailable
+from .resp import Script
 from .settings import Rate
-from .valkey import FastValkey, Script
+from .valkey import FastValkey
 
 MEMORY_BUCKETS = 65_536
 """How many buckets are kept without Valkey; the longest unused one makes place."""
@@ -60,12 +61,13 @@ return answer
 class Policy:
     """A limit that has a name: what every bucket of a kind has in common, prepared once."""
 
-    __slots__ = ("header", "limit", "name", "prefix", "window")
+    __slots__ = ("arguments", "header", "limit", "name", "prefix", "window")
 
     def __init__(self, name: str, rate: Rate) -> None:
         self.name = name
         self.limit = rate.limit
         self.window = rate.seconds * 1_000_000
+        self.arguments = (str(self.limit), str(self.window))
         self.header = f'"{name}";q={rate.limit};w={rate.seconds}'
         self.prefix = f"rate:{name}:{rate.limit}/{rate.seconds}:"
         """Begins the keys. A bucket of another rate is another bucket: levels of the two do not compare."""
@@ -133,11 +135,12 @@ class RateLimiter:
 
     def take(self, buckets: Sequence[Bucket], lookups: Sequence[str] = ()) -> Taken:
         """Take one token from each bucket, or none from any; look keys up on the way."""
-        arguments: list[int] = [len(buckets)]
+        keys, arguments = [], [str(len(buckets))]
         for bucket in buckets:
-            arguments += (bucket.policy.limit, bucket.policy.window)
+            keys.append(bucket.key)
+            arguments += bucket.policy.arguments
         try:
-            answer, run_id = self._valkey.run(_TAKE, [*(b.key for b in buckets), *lookups], arguments)
+            answer, run_id = self._valkey.run(_TAKE, [*keys, *lookups], arguments)
         except Unavailable:
             return self._memory.take(buckets)
         end = 1 + 2 * len(buckets)

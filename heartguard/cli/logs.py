@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
@@ -37,15 +38,16 @@ def logs(
         typer.echo(error, err=True)
         raise typer.Exit(1) from None
     show = printer(named=len(files) > 1)
-    followers = [Follower(file) for file in files]
-    for file in files:
-        for line in tail(file, lines).splitlines() if lines else ():
-            show(file.stem, line)
-    while follow:
-        for follower in followers:
-            for line in follower.new_lines():
-                show(follower.name, line)
-        time.sleep(POLL_SECONDS)
+    with ExitStack() as opened:
+        followers = [opened.enter_context(Follower(file)) for file in files]
+        for file in files:
+            for line in tail(file, lines).splitlines() if lines else ():
+                show(file.stem, line)
+        while follow:
+            for follower in followers:
+                for line in follower.new_lines():
+                    show(follower.name, line)
+            time.sleep(POLL_SECONDS)
 
 
 def find(layout: Layout, service: str | None) -> list[Path]:
@@ -71,7 +73,7 @@ def printer(*, named: bool) -> Callable[[str, str], None]:
 
 
 class Follower:
-    """Gives the lines that are added to a log, over its rotation too."""
+    """Gives the lines that are added to a log from now on, over its rotation too."""
 
     def __init__(self, path: Path) -> None:
         self.name = path.stem
@@ -79,6 +81,12 @@ class Follower:
         self._file = path.open("rb")
         self._file.seek(0, 2)
         self._rest = b""
+
+    def __enter__(self) -> "Follower":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
 
     def new_lines(self) -> Iterator[str]:
         yield from self._read(self._file)

@@ -142,7 +142,7 @@ class Writer:
 
     def child(self, element: etree._Element, key: str, *, as_entry: bool) -> etree._Element:
         try:
-            return etree.SubElement(element, key)
+            return etree.SubElement(element, etree.QName(None, key))  # (a plain "{}a" would become "a")
         except ValueError:
             if not as_entry:
                 raise CannotSay from None

@@ -177,16 +177,16 @@ def test_logs_can_be_followed(running: Stack) -> None:
 def test_following_goes_on_over_a_rotation(tmp_path: Path) -> None:
     log = tmp_path / "auth.log"
     log.write_text("before\n")
-    follower = Follower(log)
-    with log.open("a") as file:
-        file.write("one\ntw")
-    assert list(follower.new_lines()) == ["one"]
-    with log.open("a") as file:
-        file.write("o\n")
-    log.rename(tmp_path / "auth.log.1")
-    assert list(follower.new_lines()) == ["two"]
-    log.write_text("three\n")
-    assert list(follower.new_lines()) == ["three"]
+    with Follower(log) as follower:
+        with log.open("a") as file:
+            file.write("one\ntw")
+        assert list(follower.new_lines()) == ["one"]
+        with log.open("a") as file:
+            file.write("o\n")
+        log.rename(tmp_path / "auth.log.1")
+        assert list(follower.new_lines()) == ["two"]
+        log.write_text("three\n")
+        assert list(follower.new_lines()) == ["three"]
 
 
 @pytest.fixture

@@ -20,8 +20,9 @@ from heartguard.errors import Unavailable
 from heartguard.local.server import Running
 from heartguard.local.valkey import Valkey, program
 from heartguard.ratelimit import Bucket, MemoryBuckets, Policy, RateLimiter
+from heartguard.resp import Script
 from heartguard.settings import Rate
-from heartguard.valkey import FastValkey, Script
+from heartguard.valkey import FastValkey
 
 _owners = map(str, count())
 

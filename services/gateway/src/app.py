@@ -45,6 +45,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     bodies = Bodies()
     app.wsgi_app = Proxy(  # type: ignore[method-assign]
         app.wsgi_app,
+        own_paths=frozenset(endpoint.path for endpoint in endpoints),
         routes=Routes.load(settings.routes_file),
         addresses=addresses,
         cors=Cors(settings.allowed_origins),

@@ -16,3 +16,4 @@ LIMITED = Counter("heartguard_gateway_limited_total", "Requests refused with 429
 INTROSPECTIONS = Counter(
     "heartguard_gateway_introspections_total", "Times the auth service was asked about a token.", ["outcome"]
 )
+LINES_LOST = Counter("heartguard_gateway_lines_lost_total", "Times that the log could not be written.")

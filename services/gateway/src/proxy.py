@@ -5,27 +5,25 @@ benchmarks), so none of it is on this path. The order of work is the contract's:
 preflight, rate limit, token, revocation, policy, proxy, audit event, log.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Set
 from http import HTTPStatus
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication
 
-import msgspec
-
 from heartguard.codec import encode_error
 from heartguard.errors import ServiceError
 from heartguard.logs import log
-from heartguard.models.common import Error
 from heartguard.services import SERVICES
 
 from .addresses import Addresses
+from .answers import Answer, Stream, is_error_of_ours
 from .bodies import NONE, Bodies
 from .cors import Cors
 from .guard import Guard
 from .headers import VARY, from_client, from_service, merge_vary
 from .reports import Reports
 from .routes import Route, Routes, is_proxied
-from .upstream import Answer, Rest, Upstream
+from .upstream import Upstream
 from .visit import Visit
 
 PREFIX = SERVICES["gateway"].prefix
@@ -33,12 +31,6 @@ PREFIX = SERVICES["gateway"].prefix
 _STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 _WITHOUT_BODY = frozenset({204, 304})
 
-
-class _JsonError(msgspec.Struct):
-    error: Error
-
-
-_read_json_error = msgspec.json.Decoder(_JsonError).decode
 
 Headers = list[tuple[str, str]]
 
@@ -50,6 +42,7 @@ class Proxy:
         self,
         flask: WSGIApplication,
         *,
+        own_paths: Set[str],
         routes: Routes,
         addresses: Addresses,
         cors: Cors,
@@ -59,6 +52,7 @@ class Proxy:
         reports: Reports,
     ) -> None:
         self._flask = flask
+        self._own_paths = own_paths
         self._routes = routes
         self._addresses = addresses
         self._cors = cors
@@ -115,7 +109,7 @@ class Proxy:
         finally:
             body.close()
         visit.upstream_seconds = answer.seconds
-        if answer.status >= 400 and visit.method != "HEAD" and not _is_error_of_ours(answer):
+        if answer.status >= 400 and visit.method != "HEAD" and not is_error_of_ours(answer):
             if answer.rest is not None:
                 answer.rest.close()
             raise ServiceError(502 if answer.status >= 500 else answer.status)
@@ -167,11 +161,11 @@ class Proxy:
         if not any(name == "transfer-encoding" for name, _ in answer.headers):
             headers += [pair for pair in answer.headers if pair[0] == "content-length"]
         start_response(_STATUS_LINES.get(answer.status) or f"{answer.status} Unknown", headers)
-        return _Stream(answer.body, answer.rest, lambda: self._reports.report(visit, answer.status))
+        return Stream(answer.body, answer.rest, lambda: self._reports.report(visit, answer.status))
 
     def _to_flask(self, visit: Visit, start_response: StartResponse) -> Iterable[bytes]:
         """Let Flask answer, under the same request id; what nobody stated counts against the limit."""
-        if not visit.path.startswith(SERVICES["gateway"].path):
+        if visit.path not in self._own_paths:
             self._guard.limit(visit)
         visit.environ["HTTP_X_REQUEST_ID"] = visit.request_id
         added = [("X-Gateway-Request-ID", visit.gateway_id), *self._cors.actual(visit.origin)]
@@ -184,44 +178,3 @@ class Proxy:
             return start_response(status, [*kept, ("Vary", merge_vary(VARY, theirs)), *added], *exc_info)
 
         return self._flask(visit.environ, start)
-
-
-class _Stream:
-    """A long answer on its way; the web server closes it, at its end or when the client has gone."""
-
-    def __init__(self, begun: bytes, rest: Rest, done: Any) -> None:
-        self._begun = begun
-        self._rest = rest
-        self._done = done
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        if self._begun:
-            begun, self._begun = self._begun, b""
-            return begun
-        chunk = self._rest.read()
-        if chunk is None:
-            raise StopIteration
-        return chunk
-
-    def close(self) -> None:
-        self._rest.close()
-        done, self._done = self._done, None
-        if done is not None:
-            done()
-
-
-def _is_error_of_ours(answer: Answer) -> bool:
-    """Whether a failure is told in the contract's shape; if not, it is none of our services that speaks."""
-    media_type = next((value for name, value in answer.headers if name == "content-type"), "").partition(";")[0]
-    if media_type == "application/xml":
-        return b"<Error>" in answer.body[:200]
-    if media_type != "application/json":
-        return False
-    try:
-        _read_json_error(answer.body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return False
-    return True

@@ -6,6 +6,7 @@ time that a proxied request takes.
 
 import logging
 import sys
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -17,9 +18,12 @@ from msgspec import UNSET, UnsetType
 
 from heartguard import audit, metrics
 
+from . import instruments
 from .visit import Visit
 
 LONGEST_PATH = 256
+LATE = 0.1
+"""Seconds that a line of the log may wait; the interpreter writes what is left when it ends."""
 
 
 class _Line(msgspec.Struct):
@@ -46,15 +50,20 @@ class Reports:
         self._logs = logging.getLevelNamesMapping()[log_level] <= logging.INFO
         self._encode = msgspec.json.Encoder().encode
         self._count = _Children()
+        self._lines = Lines()
 
     def report(self, visit: Visit, status: int) -> None:
+        """Never fails: a log that cannot be written (its disk is full) is no reason to refuse requests."""
         seconds = time.perf_counter() - visit.begun
         route = visit.route.path if visit.route is not None else "unknown"
         self._count(visit.method, route, status, seconds)
-        if self._logs:
-            self._write(visit, route, status, seconds)
-        if visit.route is not None and visit.route.changes:
-            self._audit(visit, status)
+        try:
+            if self._logs:
+                self._write(visit, route, status, seconds)
+            if visit.route is not None and visit.route.changes:
+                self._audit(visit, status)
+        except (OSError, ValueError):
+            instruments.LINES_LOST.inc()
 
     def _write(self, visit: Visit, route: str, status: int, seconds: float) -> None:
         line = _Line(
@@ -72,9 +81,7 @@ class Reports:
         if visit.claims is not None:
             line.user_id = visit.claims.user_id
             line.org_id = visit.claims.org_id
-        out = sys.stdout.buffer
-        out.write(self._encode(line) + b"\n")
-        out.flush()
+        self._lines.write(self._encode(line) + b"\n")
 
     def _audit(self, visit: Visit, status: int) -> None:
         assert visit.route is not None
@@ -90,6 +97,33 @@ class Reports:
                 route=visit.route.path,
                 status=status,
             )
+
+
+class Lines:
+    """Standard output for lines that may come a little late: written together, :data:`LATE` seconds after the first.
+
+    A write for each line would cost a system call and, each time, the interpreter's lock. Each line
+    goes into the stream's own buffer in one call, so lines of several threads do not mix.
+    """
+
+    def __init__(self) -> None:
+        self._waiting = threading.Event()
+        threading.Thread(target=self._flush, name="lines", daemon=True).start()
+
+    def write(self, line: bytes) -> None:
+        sys.stdout.buffer.write(line)
+        if not self._waiting.is_set():
+            self._waiting.set()
+
+    def _flush(self) -> None:
+        while True:
+            self._waiting.wait()
+            time.sleep(LATE)
+            self._waiting.clear()
+            try:
+                sys.stdout.flush()
+            except (OSError, ValueError):
+                instruments.LINES_LOST.inc()
 
 
 class _Children:

@@ -8,18 +8,18 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
-from typing import Protocol
 
 from pyreqwest.client import SyncClient, SyncClientBuilder
 from pyreqwest.exceptions import NetworkError, RequestError, RequestTimeoutError
 from pyreqwest.request import SyncRequestBuilder, SyncStreamRequest
 from pyreqwest.response import SyncResponse
 
-from heartguard.errors import ServiceError, Unavailable
+from heartguard.errors import Malformed, ServiceError, Unavailable
 from heartguard.logs import log
 from heartguard.services import SERVICES
 
 from . import instruments
+from .answers import Answer
 from .bodies import Body
 from .breaker import Breaker
 
@@ -30,8 +30,6 @@ WHOLE = 64 * 1024
 """Answers up to this many bytes are passed on in one piece, with a length; longer ones as they come."""
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE"})
-
-Headers = list[tuple[str, str]]
 
 
 def make_client(timeout: float) -> SyncClient:
@@ -53,27 +51,6 @@ def make_client(timeout: float) -> SyncClient:
     )
 
 
-class Rest(Protocol):
-    """What is still to come of a long answer. :meth:`close` may be called at any time, and lets go of the upstream."""
-
-    def read(self) -> bytes | None: ...
-
-    def close(self) -> None: ...
-
-
-class Answer:
-    """A service's answer: complete in ``body``, or with a ``rest`` that follows it; begun after ``seconds``."""
-
-    __slots__ = ("body", "headers", "rest", "seconds", "status")
-
-    def __init__(self, status: int, headers: Headers, body: bytes, rest: Rest | None) -> None:
-        self.seconds = 0.0
-        self.status = status
-        self.headers = headers
-        self.body = body
-        self.rest = rest
-
-
 class Upstream:
     """One service. Thread-safe."""
 
@@ -88,18 +65,20 @@ class Upstream:
     def send(self, method: str, target: str, headers: Sequence[tuple[str, str]], body: Body) -> Answer:
         """Ask the service. ``target`` is the path, encoded, with the query string.
 
-        Raises 502 (no connection, or nonsense), 503 (open circuit) or 504 (no answer in time). An
-        idempotent request is sent once more where the connection failed, not where time ran out.
+        Raises 502 (no connection, or nonsense), 503 (open circuit) or 504 (no answer in time); 400 where the
+        client library refuses the request. An idempotent request is sent once more where the connection
+        failed, not where time ran out.
         """
+        request = self._request(method, target, headers, body)
         self._breaker.enter()
         begun = time.perf_counter()
         try:
             try:
-                answer = self._attempt(method, target, headers, body)
+                answer = self._attempt(method, request)
             except NetworkError:
                 if method not in IDEMPOTENT:
                     raise
-                answer = self._attempt(method, target, headers, body)
+                answer = self._attempt(method, self._request(method, target, headers, body))
         except BaseException as error:
             raise self._failure(error) from error
         self._breaker.succeeded()
@@ -114,9 +93,14 @@ class Upstream:
         if (status := request.send().status) != 200:
             raise Unavailable(f"{self.name} answered {status}")
 
-    def _attempt(self, method: str, target: str, headers: Sequence[tuple[str, str]], body: Body) -> Answer:
-        builder = self._client.request(method, self.base_url + target).headers(headers)
-        request = _with_body(builder, body).build_streamed()
+    def _request(self, method: str, target: str, headers: Sequence[tuple[str, str]], body: Body) -> SyncStreamRequest:
+        try:
+            builder = self._client.request(method, self.base_url + target).headers(headers)
+            return _with_body(builder, body).build_streamed()
+        except ValueError as error:
+            raise Malformed("The request cannot be passed on") from error
+
+    def _attempt(self, method: str, request: SyncStreamRequest) -> Answer:
         response = request.__enter__()
         try:
             if not 200 <= response.status <= 599:

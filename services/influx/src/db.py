@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 from sqlalchemy import Connection, Row, bindparam, event, text
 from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import Text
 
 from heartguard.database import Database
@@ -149,8 +150,8 @@ class PostgresStore:
         try:
             with self._database.transaction() as connection:
                 return work(connection)
-        except Unavailable as error:
-            log.warning("sweep", bucket=bucket, error=repr(error.__cause__))
+        except (Unavailable, DBAPIError) as error:
+            log.warning("sweep", bucket=bucket, error=repr(error.__cause__ or error))
             return False
 
     def _forget(self, bucket: StoredBucket) -> None:

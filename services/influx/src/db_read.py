@@ -75,7 +75,7 @@ class Chosen(NamedTuple):
     id: int
     field: str
     type: FieldType
-    tags: Mapping[str, str]
+    tags: dict[str, str]
 
 
 def select_rows(connection: Connection, bucket: StoredBucket, selection: Selection) -> list[Row]:
@@ -232,7 +232,7 @@ def _read(
     if not chosen:
         return []
     rows: list[Row] = []
-    for position, rank, *values in connection.execute(statement):
+    for position, rank, *values in connection.execute(statement).all():
         one = chosen[rank - 1]
         rows.append(Row(time_of(position), one.field, _value(values), one.tags))
     return rows
@@ -240,10 +240,14 @@ def _read(
 
 def _value(values: Sequence[Any]) -> FieldValue | int:
     """The one that is there. An integer too large for 64 bits becomes a float; OverflowError: a float too large."""
-    value = next(value for value in values if value is not None)
+    for value in values:
+        if type(value) is float:
+            if not isfinite(value):
+                raise OverflowError
+            return value
+        if value is not None:
+            break
     if isinstance(value, Decimal):
-        value = int(value) if -(2**63) <= value < 2**63 else float(value)
-    if isinstance(value, float) and not isfinite(value):
-        raise OverflowError
+        return int(value) if -(2**63) <= value < 2**63 else float(value)
     found: FieldValue | int = value
     return found

@@ -64,6 +64,7 @@ _GET_SERIES = text("""
 """).bindparams(_digests())
 
 _COPY = "COPY pg_temp.incoming FROM STDIN (FORMAT binary)"
+_EMPTY = text("TRUNCATE pg_temp.incoming")
 _UPSERT = text("""
     INSERT INTO heartguard_core.points (bucket_id, series_id, ts, value_float, value_int, value_bool, value_text)
     SELECT :bucket, series_id, ts, value_float, value_int, value_bool, value_text
@@ -74,6 +75,8 @@ _UPSERT = text("""
 """)
 
 CHECK_VIOLATION = "23514"
+CHUNK = 100_000
+"""Rows sent at a time. A batch has more only in line protocol."""
 
 
 class Slot:
@@ -151,8 +154,11 @@ class PostgresBatch:
                 raise BucketGone
             if fresh:
                 register(connection, bucket, fresh)
-            copy(connection, slots)
-            connection.execute(_UPSERT, {"bucket": bucket})
+            for number, rows in enumerate(chunks(slots)):
+                if number:
+                    connection.execute(_EMPTY)
+                copy(connection, rows)
+                connection.execute(_UPSERT, {"bucket": bucket})
 
 
 def register(connection: Connection, bucket: int, slots: list[Slot]) -> None:
@@ -183,10 +189,9 @@ def register(connection: Connection, bucket: int, slots: list[Slot]) -> None:
         by_digest[bytes(row.digest)].id = row.id
 
 
-def copy(connection: Connection, slots: list[Slot]) -> None:
-    """Send all values to the temporary table."""
+def copy(connection: Connection, rows: bytes) -> None:
+    """Send rows in the binary format to the temporary table."""
     driver: Any = connection.connection.driver_connection
-    rows = b"".join(_binary(sorted(slots, key=lambda slot: slot.id)))
     try:
         with driver.cursor() as cursor, cursor.copy(_COPY) as stream:
             stream.write(rows)
@@ -205,12 +210,17 @@ _TEXT_LENGTH = struct.Struct("!hiii")
 _TEXT_SERIES = struct.Struct("!iqiqi")
 
 
-def _binary(slots: list[Slot]) -> Iterator[bytes]:
-    yield _BEGIN
-    for slot in slots:
-        rows = sorted(slot.rows.items())
-        yield _ENCODERS[slot.kind](slot.id, rows)
-    yield _END
+def chunks(slots: list[Slot]) -> Iterator[bytes]:
+    """All values, by series and time, in pieces of which the database makes short work."""
+    parts, room = [_BEGIN], CHUNK
+    for slot in sorted(slots, key=lambda slot: slot.id):
+        encode, rows = _ENCODERS[slot.kind], sorted(slot.rows.items())
+        while len(rows) > room:
+            yield b"".join([*parts, encode(slot.id, rows[:room]) if room else b"", _END])
+            parts, rows, room = [_BEGIN], rows[room:], CHUNK
+        parts.append(encode(slot.id, rows))
+        room -= len(rows)
+    yield b"".join([*parts, _END])
 
 
 def _floats(series: int, rows: list[tuple[int, Any]]) -> bytes:

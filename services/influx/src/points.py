@@ -1,7 +1,8 @@
 """What a point has to be, beyond the schema; the rules hold for every store and every format."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from math import isfinite
 from typing import NamedTuple
 
@@ -56,8 +57,11 @@ def text_problem(text: str) -> str | None:
 
 def name_problem(name: str, *reserved: str) -> str | None:
     """What is wrong with the name of a measurement, tag or field."""
-    if len(name) > MAX_NAME:
-        return f"is longer than {MAX_NAME} characters"
+    return f"is longer than {MAX_NAME} characters" if len(name) > MAX_NAME else _short_name_problem(name, reserved)
+
+
+@lru_cache(maxsize=4096)
+def _short_name_problem(name: str, reserved: tuple[str, ...]) -> str | None:
     if name.startswith("_") or name in reserved:
         return "is a reserved name"
     return text_problem(name)
@@ -138,8 +142,18 @@ class Check:
         if len(self._found) < MAX_DETAILS:
             self._found.append(detail)
 
+    @property
+    def full(self) -> bool:
+        """Whether so many points are bad that there is no use in looking at more."""
+        return len(self._first_of_each) >= MAX_DETAILS
+
+    @property
+    def summary(self) -> str | None:
+        """What to say of the violations, where not all are named."""
+        return f"At least {MAX_DETAILS} points are wrong; these come first" if self.full else None
+
     def details(self) -> list[Detail]:
-        """Every violation; or, of very many, the first of each bad point."""
+        """Every violation; or, where there are very many, the first of each bad point."""
         return self._found if self.violations <= MAX_DETAILS else self._first_of_each
 
     def path(self, index: int, *within: str) -> str:
@@ -184,10 +198,17 @@ def _shape_problems(series: Series, fields: Mapping[str, object]) -> Iterator[Pr
             yield ("tags", key), f"the tag key {shown(key)} {problem}"
         if problem := text_problem(value):
             yield ("tags", key), f"the value of the tag {shown(key)} {problem}"
-    longest = 0
     for field in fields:
-        longest = max(longest, len(field.encode(errors="replace")))
         if problem := name_problem(field, "time"):
             yield ("fields", field), f"the field key {shown(field)} {problem}"
-    if len(head(measurement, series.tags).encode(errors="replace")) + 4 + longest > MAX_SERIES_KEY:
+    if _too_long(series, fields):
         yield ("tags",), f"measurement, tags and field together are longer than {MAX_SERIES_KEY} bytes"
+
+
+def _too_long(series: Series, fields: Iterable[str]) -> bool:
+    """Whether the store's key of a series would be: the beginning of its line, four bytes and the field."""
+    characters = len(series.measurement) + sum(len(key) + len(value) + 2 for key, value in series.tags)
+    if characters + MAX_NAME < MAX_SERIES_KEY // 4 - 4:
+        return False  # four bytes a character at most; where one is escaped, it and its backslash are two
+    longest = max(len(field.encode(errors="replace")) for field in fields)
+    return len(head(*series).encode(errors="replace")) + 4 + longest > MAX_SERIES_KEY

@@ -27,7 +27,7 @@ class Row(NamedTuple):
     time: int
     field: str
     value: FieldValue | int
-    tags: Mapping[str, str]
+    tags: dict[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)

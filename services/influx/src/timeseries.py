@@ -75,7 +75,7 @@ class TimeSeries:
         rows = self._with_bucket(
             caller.org_id, name, lambda bucket: self._store.select(bucket, self._selection(request, caller, bucket))
         )
-        results = [Result(time=format_time(t), field=f, value=value, tags=dict(tags)) for t, f, value, tags in rows]
+        results = [Result(time=format_time(t), field=field, value=value, tags=tags) for t, field, value, tags in rows]
         return QueryResult(results=results, count=len(results))
 
     def _with_bucket(self, org_id: int, name: str, use: Callable[[StoredBucket], T]) -> T:
@@ -114,12 +114,14 @@ class TimeSeries:
                 check.found(entry)
             elif good := check.judge(*entry):
                 batch.add(*good, entry[3])
+            if check.full:
+                break
         check.refuse_foreign()
         if not count:
             raise Invalid([Detail(path="/lines", message="the batch holds no points")])
         if check.violations:
             self._name_conflicts(request, bucket, check)
-            raise Invalid(check.details())
+            raise Invalid(check.details(), check.summary)
         try:
             batch.write()
         except TypeConflict:
@@ -129,9 +131,13 @@ class TimeSeries:
 
     def _name_conflicts(self, request: WriteRequest, bucket: StoredBucket, check: Check) -> None:
         """Find every point that gives a field another type than the stored one, or than the batch's first."""
+        if check.full:
+            return
         measurements = {entry[1] for entry in entries(request) if not isinstance(entry, Detail)}
         known = dict(self._store.field_types(bucket, measurements))
         for entry in entries(request):
+            if check.full:
+                return
             if isinstance(entry, Detail):
                 continue
             index, measurement, _, fields, _ = entry

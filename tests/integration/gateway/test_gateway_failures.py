@@ -194,6 +194,12 @@ def test_the_circuit_opens_and_closes_by_itself(make: Fixture, kit: Fixture, fre
             time.sleep(0.02)
 
 
+def test_a_request_that_cannot_be_passed_on_opens_no_circuit(gateway: Fixture, kit: Fixture) -> None:
+    for _ in range(7):
+        expect(kit, gateway("GET", "/auth/health", environ_overrides={"HTTP_X_ODD": "a\x01b"}), 400)
+    assert gateway("GET", "/auth/health").status_code == 200
+
+
 def test_one_service_that_is_away_leaves_the_others_alone(
     make: Fixture, service: Fixture, kit: Fixture, free_port: Callable[[], int]
 ) -> None:

@@ -56,6 +56,7 @@ def test_preflights_and_the_gateways_own_pages_are_not_limited(limited: Fixture)
     for _ in range(6):
         assert limited("OPTIONS", "/auth/profile").status_code == 204
         assert limited("GET", "/gateway/health").status_code == 200
+    assert [limited("GET", "/gateway/nowhere").status_code for _ in range(4)] == [404, 404, 404, 429]
 
 
 def test_what_is_told_first(make: Fixture, service: Fixture, kit: Fixture, redis: Redis) -> None:

@@ -45,8 +45,9 @@ def claims(org_id: int, role: Role = "admin", user_id: int = 1) -> Claims:
 
 @contextmanager
 def running(database_url: str) -> Iterator[Flask]:
-    """The service; its thread and connections are gone afterwards."""
-    app = create_app(load(Settings, {"JWT_SECRET": SECRET, "DATABASE_URL": database_url}))
+    """The service; its thread and connections are gone afterwards. It sweeps at its start only, not into tests."""
+    environ = {"JWT_SECRET": SECRET, "DATABASE_URL": database_url, "TIMESERIES_SWEEP_SECONDS": "86400"}
+    app = create_app(load(Settings, environ))
     sweeper = app.extensions["heartguard.sweeper"]
     try:
         yield app

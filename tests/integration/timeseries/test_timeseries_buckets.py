@@ -1,6 +1,7 @@
 """Buckets: names, retention, and what becomes of their points."""
 
 import threading
+from collections.abc import Callable
 
 import pytest
 from sqlalchemy import text
@@ -10,7 +11,7 @@ from heartguard.database import Database
 from heartguard.errors import NotFound
 from heartguard.models.timeseries import Point, QueryRequest, WriteRequest
 from services.influx.src.db import PostgresStore
-from services.influx.src.store import BucketGone, Series
+from services.influx.src.store import BucketGone, Selection, Series, StoredBucket
 from services.influx.src.timeseries import TimeSeries
 
 from .conftest import Caller, claims, code, details
@@ -163,7 +164,14 @@ def test_a_bucket_dropped_by_another_process_cannot_be_read(
     timeseries: TimeSeries, database: Database, store: PostgresStore, org: int
 ) -> None:
     other = PostgresStore(database)
-    for name in (f"org_{org}", f"org_{org}_x"):
+    everything = Selection(
+        measurement="m", start=0, stop=1, fields=None, tags={}, aggregate=None, window=1, limit=1
+    )  # fmt: skip
+    uses: list[Callable[[StoredBucket], object]] = [
+        lambda bucket: store.field_types(bucket, {"m"}),
+        lambda bucket: store.select(bucket, everything),
+    ]
+    for name, use in zip((f"org_{org}", f"org_{org}_x"), uses, strict=True):
         assert other.create_bucket(org, name, retention_seconds=0, description=None)
         request = QueryRequest(measurement="m", bucket=name)
         assert timeseries.query(request, claims(org)).count == 0
@@ -171,7 +179,7 @@ def test_a_bucket_dropped_by_another_process_cannot_be_read(
         assert known is not None
         assert other.drop_bucket(org, name)
         with pytest.raises(BucketGone):
-            store.field_types(known, {"m"})
+            use(known)
         assert store.bucket(org, name) is None
     with pytest.raises(NotFound):
         timeseries.query(request, claims(org))

@@ -159,6 +159,20 @@ def test_what_is_in_use_is_swept_the_next_time(
     assert partitions(database, bucket) == {}
 
 
+def test_a_bucket_in_disorder_does_not_keep_the_others_from_being_swept(
+    store: PostgresStore, database: Database, bucket: StoredBucket, org: int, clock: Clock
+) -> None:
+    other = store.create_bucket(org, f"org_{org}_other", retention_seconds=8 * 3600, description=None)
+    assert other is not None
+    with database.transaction() as tx:
+        tx.exec_driver_sql(f"DROP TABLE heartguard_core.points_{int(bucket.id)}_default")
+    before = partitions(database, other)
+    clock.forward(3600)
+    store.sweep()
+    assert set(partitions(database, other)) != set(before)
+    store.drop_bucket(org, bucket.name)
+
+
 def test_one_process_sweeps_a_bucket_at_a_time(
     store: PostgresStore, database: Database, bucket: StoredBucket, clock: Clock
 ) -> None:
@@ -186,7 +200,7 @@ def test_a_point_on_its_way_to_the_default_partition_finds_the_one_made_meanwhil
             {"bucket": int(bucket.id), "number": number, "begin": number * HOUR, "end": (number + 1) * HOUR},
         )
         writer.start()
-        wait_until(lambda: _count(database, waiting) > 0, 2)
+        wait_until(lambda: _count(database, waiting) > 0)
     writer.join(10)
     assert read(store, bucket) == [early]
     assert partitions(database, bucket)[number] == 1

@@ -11,6 +11,7 @@ from flask import Flask
 from heartguard.codec import encode
 from heartguard.models.timeseries import Point, WriteRequest
 from heartguard.negotiation import Format
+from services.influx.src import db_write
 from services.influx.src import points as rules
 from services.influx.src.times import format_time, parse_time
 
@@ -219,6 +220,19 @@ def test_of_very_many_violations_the_first_of_each_point_is_named(admin: Caller)
     assert len(details(answer)) == 4_000
     answer = admin.lines("bad\n" * (rules.MAX_DETAILS + 1))
     assert len(details(answer)) == rules.MAX_DETAILS
+    assert "At least 10000" in answer.text
+    admin.write(point())
+    answer = admin.lines("m f=1i\n" * (rules.MAX_DETAILS + 1))
+    assert (code(answer), len(details(answer))) == ("TS_002", rules.MAX_DETAILS)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 4, 100])
+def test_large_batches_are_sent_in_pieces(admin: Caller, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    monkeypatch.setattr(db_write, "CHUNK", chunk)
+    values = {"a": "{}", "b": "{}i", "c": '"{}"'}
+    lines = [f"m {field}={value.format(n)} {n}" for n in range(7) for field, value in values.items()]
+    assert admin.lines("\n".join(lines), "?precision=s").status_code == 200
+    assert [row[2] for row in admin.rows()] == [kind(n) for n in range(7) for kind in (float, int, str)]
 
 
 def test_a_batch_has_a_limit_of_series(admin: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
