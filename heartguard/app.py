@@ -10,7 +10,7 @@ from werkzeug.exceptions import HTTPException
 
 from . import logs, metrics
 from .codec import encode_error
-from .context import request_id
+from .context import request_id, trace_id
 from .endpoint import Endpoints, bind
 from .errors import ServiceError
 from .models.common import Error
@@ -71,6 +71,8 @@ def identify_requests(app: Flask, service: str) -> None:
         g.format = Accepted(request.headers.get("Accept"))
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=g.request_id)
+        if trace := trace_id(request.headers.get("traceparent")):
+            structlog.contextvars.bind_contextvars(trace_id=trace)
 
     @app.after_request
     def finish(response: Response) -> Response:
@@ -80,8 +82,9 @@ def identify_requests(app: Flask, service: str) -> None:
         response.vary.add("Accept")
         seconds = time.perf_counter() - g.begun
         route = str(request.url_rule) if request.url_rule else "unknown"
-        metrics.REQUESTS.labels(service, request.method, route, response.status_code).inc()
-        metrics.LATENCY.labels(service, request.method, route).observe(seconds)
+        method = metrics.method_label(request.method)
+        metrics.REQUESTS.labels(service, method, route, response.status_code).inc()
+        metrics.LATENCY.labels(service, method, route).observe(seconds)
         caller = g.get("caller")
         known = {"user_id": caller.user_id, "org_id": caller.org_id} if caller else {}
         logs.log.info(

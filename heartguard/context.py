@@ -31,6 +31,11 @@ def traceparent(given: str | None) -> str:
     return f"00-{digits[:32]}-{digits[32:]}-01"
 
 
+def trace_id(given: str | None) -> str | None:
+    """The trace that a well-formed ``traceparent`` names."""
+    return given[3:35] if given and TRACEPARENT.match(given) else None
+
+
 @dataclass(frozen=True)
 class Client:
     """Where a request came from, as the gateway saw it."""

@@ -8,6 +8,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from . import metrics
 from .errors import Unavailable
 
 CONNECT_TIMEOUT = 3
@@ -24,6 +25,7 @@ class Database:
             f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS}"
             f" -c idle_in_transaction_session_timeout={STATEMENT_TIMEOUT_MS} -c timezone=UTC"
         )
+        self._seconds = metrics.STORE.labels(service, "postgres")
         self.engine: Engine = create_engine(
             make_url(url).set(drivername="postgresql+psycopg"),
             pool_size=pool_size,
@@ -46,7 +48,7 @@ class Database:
         PostgreSQL being away, restarting or locked for too long is :class:`Unavailable`.
         """
         try:
-            with self.engine.begin() as connection:
+            with self._seconds.time(), self.engine.begin() as connection:
                 if org_id is not None:
                     connection.execute(
                         text("SELECT set_config('heartguard.org_id', :org_id, true)"), {"org_id": str(org_id)}

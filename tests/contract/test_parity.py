@@ -141,11 +141,10 @@ class Writer:
             self.fill(child, item, properties.get(key, values))
 
     def child(self, element: etree._Element, key: str, *, as_entry: bool) -> etree._Element:
-        try:
-            return etree.SubElement(element, etree.QName(None, key))  # (a plain "{}a" would become "a")
-        except ValueError:
-            if not as_entry:
-                raise CannotSay from None
+        if is_name(key):
+            return etree.SubElement(element, key)
+        if not as_entry:
+            raise CannotSay
         try:
             return etree.SubElement(element, "entry", key=key)
         except ValueError:
@@ -177,6 +176,14 @@ class Writer:
             element.text = etree.CDATA(text) if self.cdata and "\r" not in text and "]]>" not in text else text
         except ValueError:
             raise CannotSay from None
+
+
+def is_name(key: str) -> bool:
+    try:
+        etree.QName(key)
+    except ValueError:
+        return False
+    return "{" not in key  # (lxml reads "{}a" as "a" in no namespace)
 
 
 def reads_as(text: str, kind: str) -> bool:

@@ -153,8 +153,9 @@ def test_bad_bodies(client: FlaskClient, body: bytes, headers: dict[str, str], s
 
 
 def test_a_body_that_was_cut_short(client: FlaskClient) -> None:
-    headers = {"Content-Type": "text/plain", "Content-Length": "9"}
-    assert client.post("/timeseries/echo", data=b"x", headers=headers).status_code == 400
+    cut = {"CONTENT_LENGTH": "9", "wsgi.input_terminated": True}
+    answer = client.post("/timeseries/echo", data=b"x", content_type="text/plain", environ_overrides=cut)
+    assert (answer.status_code, code(answer)) == (400, "TS_400")
 
 
 def test_gzip_is_unpacked(client: FlaskClient) -> None:
@@ -255,6 +256,15 @@ def test_request_ids(client: FlaskClient) -> None:
     assert client.get("/timeseries/raw", headers={"X-Request-ID": "a.b-c_D"}).headers["X-Request-ID"] == "a.b-c_D"
     made = client.get("/timeseries/raw", headers={"X-Request-ID": "a b"}).headers["X-Request-ID"]
     assert uuid.UUID(made)
+
+
+def test_metrics_know_no_invented_method(client: FlaskClient) -> None:
+    client.open(
+        "/timeseries/raw", method="INVENTED", headers={"traceparent": "00-" + "a" * 32 + "-00f067aa0ba902b7-01"}
+    )
+    exposed = client.get("/timeseries/metrics").data
+    assert b'method="other"' in exposed
+    assert b"INVENTED" not in exposed
 
 
 def test_health_readiness_and_metrics(client: FlaskClient) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
-from heartguard.context import request_id, traceparent
+from heartguard.context import request_id, trace_id, traceparent
 from heartguard.database import is_unavailable
 from heartguard.errors import Forbidden, ServiceError, Unauthorized
 from heartguard.healthcheck import main as healthcheck
@@ -51,6 +51,8 @@ def test_request_ids_are_taken_only_where_well_formed() -> None:
 def test_traces_are_passed_on_or_begun() -> None:
     given = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     assert traceparent(given) == given
+    assert trace_id(given) == "4bf92f3577b34da6a3ce929d0e0e4736"
+    assert trace_id("nonsense") is None
     for bad in (None, "00-" + "0" * 32 + "-00f067aa0ba902b7-01", "ff" + given[2:], given.upper(), given + "\n"):
         assert traceparent(bad) != bad
         assert traceparent(traceparent(bad)) != bad

@@ -2,6 +2,8 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from heartguard.metrics import SECONDS
+
 CLOSED, HALF_OPEN, OPEN = 0, 1, 2
 
 CIRCUIT = Gauge("heartguard_gateway_circuit", "0 closed, 1 half open, 2 open.", ["upstream"])
@@ -9,7 +11,7 @@ UPSTREAM = Histogram(
     "heartguard_gateway_upstream_seconds",
     "Time until a service's answer had begun.",
     ["upstream"],
-    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+    buckets=SECONDS,
 )
 UPSTREAM_FAILURES = Counter("heartguard_gateway_upstream_failures_total", "Failures to get an answer.", ["upstream"])
 LIMITED = Counter("heartguard_gateway_limited_total", "Requests refused with 429.", ["policy"])

@@ -142,7 +142,7 @@ class _Children:
         found[1](seconds)
 
     def _resolve(self, method: str, route: str, status: int) -> tuple[Callable[[], None], Callable[[float], None]]:
-        label = method if method in {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"} else "other"
+        label = metrics.method_label(method)
         found = (
             metrics.REQUESTS.labels("gateway", label, route, status).inc,
             metrics.LATENCY.labels("gateway", label, route).observe,
