@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -162,16 +163,22 @@ def test_down_keeps_the_data_for_the_next_up(running: Stack) -> None:
 
 
 def test_logs_can_be_followed(running: Stack) -> None:
+    seen = threading.Event()
+
+    def call_until_seen() -> None:
+        while not seen.wait(0.2):
+            urllib3.request("GET", f"{running.gateway}/gateway/follow-me", timeout=10, retries=False)
+
     command = [sys.executable, "-m", "heartguard.cli.main", "logs", "gateway", "-f", "-n", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as following:
-        assert following.stdout is not None
-        request = threading.Timer(2, urllib3.request, ["GET", f"{running.gateway}/gateway/follow-me"])
-        request.start()
-        while b"/gateway/follow-me" not in (line := following.stdout.readline()):
-            assert line
-        following.send_signal(signal.SIGINT)
-        assert following.wait(10) != 0
-    request.join()
+    with ThreadPoolExecutor(1) as pool, subprocess.Popen(command, stdout=subprocess.PIPE) as following:
+        calls = pool.submit(call_until_seen)
+        try:
+            assert following.stdout is not None
+            assert any(b"/gateway/follow-me" in line for line in following.stdout)
+        finally:
+            seen.set()
+            following.terminate()
+        calls.result(20)
 
 
 def test_following_goes_on_over_a_rotation(tmp_path: Path) -> None:
