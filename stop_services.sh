@@ -22,6 +22,7 @@ esac
 
 if docker_is_reachable && docker_is_running; then
     stop_with_docker
+    exit
 fi
 if [ -x "$VENV/bin/heartguard" ]; then
     exec "$VENV/bin/heartguard" down

@@ -1,14 +1,12 @@
 """The whole stack on free ports, in a folder of its own: up, killed piece by piece, down, up again."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,32 +29,6 @@ PASSWORD = "correct horse battery staple"
 PROGRAMS = ["postgres", "valkey", "auth", "timeseries", "gateway"]
 
 
-@pytest.fixture(scope="module")
-def environ(free_port: Callable[[], int]) -> Iterator[dict[str, str]]:
-    """The settings of a stack that touches neither the checkout's ``.env`` nor its data."""
-    folder = Path(tempfile.mkdtemp(prefix="hg-"))
-    settings = {
-        "HEARTGUARD_DATA": str(folder / "data"),
-        "JWT_SECRET": "s" * 32,
-        "BOOTSTRAP_ADMIN_EMAIL": "boss@hg.io",
-        "BOOTSTRAP_ADMIN_PASSWORD": PASSWORD,
-        "RATE_LIMIT": "100000/min",
-        "AUTH_RATE_LIMIT": "100000/min",
-        "DATABASE_URL": "",
-        "REDIS_URL": "",
-        **{service.port_variable: str(free_port()) for service in SERVICES.values()},
-        **{service.url_variable: "" for service in SERVICES.values()},
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in settings.items():
-            patch.setenv(name, value)
-        try:
-            yield settings
-        finally:
-            heartguard("down")
-            shutil.rmtree(folder)
-
-
 @dataclass(frozen=True)
 class Said:
     """How a command ended, and what it wrote."""
@@ -73,7 +45,7 @@ def heartguard(*arguments: str) -> Said:
 
 
 @pytest.fixture
-def running(environ: dict[str, str]) -> Stack:
+def running(stack_settings: dict[str, str]) -> Stack:
     """The stack, up."""
     result = heartguard("up")
     assert result.exit_code == 0, result.output
@@ -198,7 +170,7 @@ def test_following_goes_on_over_a_rotation(tmp_path: Path) -> None:
 
 @pytest.fixture
 def another(
-    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch, short_folder: Path, free_port: Callable[[], int]
+    stack_settings: dict[str, str], monkeypatch: pytest.MonkeyPatch, short_folder: Path, free_port: Callable[[], int]
 ) -> Layout:
     """From here on the settings are those of another stack, one that has never been started."""
     monkeypatch.setenv("HEARTGUARD_DATA", str(short_folder))

@@ -109,9 +109,12 @@ def test_a_services_own_settings_go_first() -> None:
 
 
 def test_a_worker_loads_its_application_only_while_its_parent_lives() -> None:
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         assert load(os.getppid(), "collections:OrderedDict") == {}
         with pytest.raises(SystemExit):
             load(os.getpid(), "collections:OrderedDict")
-    finally:
-        ctypes.CDLL(None).prctl(1, 0)  # this process is no worker: it may outlive its parent
+    finally:  # this process is no worker
+        ctypes.CDLL(None).prctl(1, 0)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
