@@ -13,9 +13,8 @@ MAX_ELEMENTS = 500_000
 SPACE = " \t\r\n"
 """What XML counts as white space; Python's ``strip`` would take more."""
 
-_BEFORE_ROOT = re.compile(
-    rb"(?:\xef\xbb\xbf)?(?:<\?xml[ \t\r\n](?P<declaration>[^>]*)\?>)?(?:[ \t\r\n]++|<!--(?:[^-]++|-[^-])*+-->)*+"
-)
+_DECLARATION = re.compile(rb"(?:\xef\xbb\xbf)?(?:<\?xml[ \t\r\n]([^>]*)\?>)?")
+_SPACE = re.compile(rb"[ \t\r\n]*")
 _ENCODING = re.compile(rb"encoding\s*=\s*[\"']([^\"']*)")
 
 
@@ -37,16 +36,31 @@ def read(body: bytes) -> Element:
 
 
 def _check_before_root(body: bytes) -> None:
-    found = _BEFORE_ROOT.match(body)
+    found = _DECLARATION.match(body)
     assert found is not None
-    declared = _ENCODING.search(found["declaration"] or b"")
+    declared = _ENCODING.search(found[1] or b"")
     if declared and declared[1].lower() != b"utf-8":
         raise ServiceError(415)
-    follows = body[found.end() : found.end() + 2]
+    position = _skip_comments(body, found.end())
+    follows = body[position : position + 2]
     if follows == b"<!":
         raise Malformed("XML with a document type is not accepted")
     if follows == b"<?":
         raise Malformed("XML with processing instructions is not accepted")
+
+
+def _skip_comments(body: bytes, position: int) -> int:
+    """Where something begins that is neither white space nor a comment."""
+    while True:
+        space = _SPACE.match(body, position)
+        assert space is not None
+        position = space.end()
+        if not body.startswith(b"<!--", position):
+            return position
+        end = body.find(b"-->", position + 4)
+        if end < 0:
+            raise Malformed("The body is not well-formed XML: a comment has no end")
+        position = end + 3
 
 
 def _parse(body: bytes) -> Element:

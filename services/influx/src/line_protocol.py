@@ -55,18 +55,23 @@ def read_lines(body: bytes, args: Mapping[str, str]) -> LineBatch:
     return LineBatch(points=[], bucket=query.bucket, text=text, precision=PRECISIONS[query.precision])
 
 
-# Possessive throughout (++ and *+): a line is read once from left to right, however it is made.
-_MEASUREMENT = r"(?:[^, \n]|(?<=\\)[, ])++"
-_KEY = r"(?:[^,= \n]|(?<=\\)[,= ])++"
-_STRING = r'"(?:[^"\\]|\\.)*+"'
+# Possessive (++ and *+) where a single class repeats, so that a line is read once from left to right. Whole groups
+# repeat greedily and up to a bound: Pythons before 3.11.5 get possessive groups wrong, and each turn costs memory.
+_MANY = 16_384
+"""More escapes in a name, tags in a line or fields in a line than a series key of 64 KiB can hold."""
+_MOST_ESCAPES = 65_536
+
+_MEASUREMENT = rf"[^, \n]++(?:(?<=\\)[, ][^, \n]*+){{0,{_MANY}}}(?!(?<=\\)[, ])"
+_KEY = rf"[^,= \n]++(?:(?<=\\)[,= ][^,= \n]*+){{0,{_MANY}}}(?!(?<=\\)[,= ])"
+_STRING = rf'"[^"\\]*+(?:\\.[^"\\]*+){{0,{_MOST_ESCAPES}}}"'
 _VALUE = rf'(?:{_STRING}|[^,= "\r\n]++)'
 _TAG = rf",({_KEY})=({_KEY})"
 _NEXT = r"(?:,(?=[^ \r\n])|(?=[ \r\n]|\Z))"
 _FIELD = rf"({_KEY})=({_VALUE}){_NEXT}"
 
-_GAP = re.compile(r"(?:[ \t\r]*+(?:#[^\n]*+)?\n)*+[ \t\r]*+(?:#[^\n]*+)?")
-_HEAD = re.compile(rf"({_MEASUREMENT})((?:,{_KEY}={_KEY})*+) ++", re.DOTALL)
-_FIELDS = re.compile(rf"(?:{_KEY}={_VALUE}{_NEXT})++", re.DOTALL)
+_GAP = re.compile(r"[ \t\r\n]*+(?:#[^\n]*+\n[ \t\r\n]*+){0,1000}")
+_HEAD = re.compile(rf"({_MEASUREMENT})((?:,{_KEY}={_KEY}){{0,{_MANY}}}) ++", re.DOTALL)
+_FIELDS = re.compile(rf"(?:{_KEY}={_VALUE}{_NEXT}){{1,{_MANY}}}", re.DOTALL)
 _END = re.compile(r"(?: ++(-?[0-9]++))?[ \r]*+(?=\n|\Z)")
 _each_tag = re.compile(_TAG).findall
 _each_field = re.compile(_FIELD, re.DOTALL).findall
@@ -118,9 +123,14 @@ def parse(text: str, precision: int) -> Iterator[Entry | Detail]:
 
 def _skip(text: str, position: int) -> int:
     """Where the next line begins that is neither empty nor a comment."""
-    found = _GAP.match(text, position)
-    assert found is not None
-    return found.end()
+    while True:
+        found = _GAP.match(text, position)
+        assert found is not None
+        position = found.end()
+        if not text.startswith("#", position):
+            return position
+        end = text.find("\n", position)
+        position = len(text) if end < 0 else end
 
 
 _Point = tuple[str, dict[str, str], dict[str, FieldValue | int], int | None]
