@@ -212,7 +212,9 @@ BEGIN
     FOR v_partition IN
         SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
         WHERE i.inhparent = format('points_%s', p_bucket)::regclass AND c.relname <> v_default
-          AND (split_part(c.relname, '_', 3)::bigint + 1) * partition_ns(v_retention) <= v_oldest
+          -- A cast can run before the other conditions are looked at, on names that end in no number: hence CASE.
+          AND CASE WHEN c.relname ~ '^points_[0-9]+_-?[0-9]+$'
+              THEN (split_part(c.relname, '_', 3)::bigint + 1) * partition_ns(v_retention) <= v_oldest END
     LOOP
         EXECUTE format('DROP TABLE %I', v_partition);
         v_dropped := v_dropped + 1;
