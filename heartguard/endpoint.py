@@ -20,6 +20,7 @@ from typing import Any, Generic, TypeVar, Union, get_args, get_origin, get_type_
 
 import msgspec
 from flask import Flask, Response, current_app, g, request
+from werkzeug.datastructures import MultiDict
 
 from . import audit as trail
 from . import metrics
@@ -274,6 +275,7 @@ class _Handler:
         endpoint = self.endpoint
         assert endpoint.body is not None
         header = request.headers.get("Content-Type")
+        args = single(request.args)
         body = read_limited(endpoint.max_body)
         if not body and header is None:
             raise Malformed("The body is missing")
@@ -281,13 +283,15 @@ class _Handler:
         if reader := endpoint.also.get(media_type):
             if charset not in {"utf-8", "utf8"}:
                 raise ServiceError(415)
-            return reader(body, request.args)
+            return reader(body, args)
+        if args and endpoint.query is None:
+            raise Invalid([Detail(path=f"?{name[:100]}", message="is not known here") for name in args])
         return decode(body, format_of(header), endpoint.body)
 
     def _read_query(self) -> Any:
         assert self.endpoint.query is not None
         try:
-            return msgspec.convert(request.args.to_dict(), self.endpoint.query, strict=False)
+            return msgspec.convert(single(request.args), self.endpoint.query, strict=False)
         except msgspec.ValidationError as error:
             raise Invalid([Detail(path="?", message=str(error))]) from None
 
@@ -300,6 +304,13 @@ def _nothing(status: int) -> Response:
 
 def _constant(value: Any) -> Parameter:
     return lambda: value
+
+
+def single(args: MultiDict[str, str]) -> dict[str, str]:
+    """The parameters of a query string. One that is given twice is a violation: which of the two would count?"""
+    if repeated := [name for name, values in args.lists() if len(values) > 1]:
+        raise Invalid([Detail(path=f"?{name[:100]}", message="is given more than once") for name in repeated])
+    return args.to_dict()
 
 
 def client() -> Client:

@@ -5,9 +5,14 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from .base import UNSET, Answer, Email, Request, Role, Text, UnsetType
+from .base import UNSET, XML_CHARACTERS, Answer, Email, Request, Role, Text, UnsetType, full
 
-Name = Annotated[Text, Meta(min_length=1, max_length=100)]
+_PRINTED = "[\u0021-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
+
+Name = Annotated[
+    str,
+    full(f"{XML_CHARACTERS}*{_PRINTED}{XML_CHARACTERS}*", max_length=100, description="A name that is not blank"),
+]
 Secret = Annotated[Text, Meta(max_length=4096)]
 """A password or token as sent: bounded, its rules are checked where it is used."""
 
@@ -76,9 +81,9 @@ class Roles(Answer):
 
 
 class IntrospectRequest(Request):
-    """Ask whether a token is good."""
+    """Ask whether a token is good. One that cannot be any, however long, is not: that is no error."""
 
-    token: Secret
+    token: Text
 
 
 class Introspection(Answer):

@@ -26,14 +26,16 @@ FieldValue = float | bool | str
 
 MAX_POINTS = 10_000
 MAX_RESULTS = 100_000
+MAX_TAGS = 64
+MAX_FIELDS = 256
 
 
 class Point(Request):
     """What was measured at one time."""
 
     measurement: Name
-    fields: Annotated[dict[Text, float | bool | Text], Meta(min_length=1, max_length=256)]
-    tags: Annotated[dict[Text, Text], Meta(max_length=64)] = {}
+    fields: Annotated[dict[Text, float | bool | Text], Meta(min_length=1, max_length=MAX_FIELDS)]
+    tags: Annotated[dict[Text, Text], Meta(max_length=MAX_TAGS)] = {}
     timestamp: Timestamp | UnsetType = UNSET
 
 
@@ -59,8 +61,8 @@ class QueryRequest(Request):
     bucket: BucketName | UnsetType = UNSET
     range_start: Moment = "-1h"
     range_stop: Moment = "now()"
-    fields: Annotated[list[Name], Meta(min_length=1, max_length=256)] | UnsetType = UNSET
-    tags: Annotated[dict[Text, Text], Meta(max_length=64)] = {}
+    fields: Annotated[list[Name], Meta(min_length=1, max_length=MAX_FIELDS)] | UnsetType = UNSET
+    tags: Annotated[dict[Text, Text], Meta(max_length=MAX_TAGS)] = {}
     aggregate: Aggregate | UnsetType = UNSET
     window: Window = "1m"
     limit: Annotated[int, Meta(ge=1, le=MAX_RESULTS)] = 1000

@@ -175,7 +175,12 @@ def test_path_and_query_parameters(client: FlaskClient) -> None:
     assert answer.json == {"active": True, "org_id": 7, "sid": "left", "sub": "5", "exp": 9}
 
 
-@pytest.mark.parametrize("query", ["limit=x", "unknown=1"])
+def test_a_query_string_where_none_is_known(client: FlaskClient) -> None:
+    answer = client.post("/timeseries/echo?token=b", json={"token": "a"})
+    assert (answer.status_code, answer.json["error"]["details"][0]["path"]) == (422, "?token")
+
+
+@pytest.mark.parametrize("query", ["limit=x", "unknown=1", "limit=1&limit=2"])
 def test_bad_query_parameters(client: FlaskClient, query: str) -> None:
     assert client.get(f"/timeseries/things/7/left?{query}", headers=token()).status_code == 422
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from heartguard.errors import Invalid, Malformed
 from heartguard.models.base import UNSET
 from heartguard.models.common import Detail
+from heartguard.models.timeseries import MAX_FIELDS, MAX_TAGS
 from services.influx.src.line_protocol import Entry, head, parse, read_lines
 
 
@@ -197,3 +198,11 @@ def test_what_the_query_string_may_not_say(args: dict[str, str]) -> None:
 def test_a_body_that_is_not_utf8_is_malformed() -> None:
     with pytest.raises(Malformed):
         read_lines(b"m f=\xff", {})
+
+
+def test_a_line_has_as_many_tags_and_fields_as_a_point_can_have() -> None:
+    tags = "".join(f",t{n}=v" for n in range(MAX_TAGS))
+    fields = ",".join(f"f{n}=1" for n in range(MAX_FIELDS))
+    assert len(points(f"m{tags} {fields}")) == 1
+    assert list(problems(f"m{tags},more=v f=1")) == ["/lines/1"]
+    assert list(problems(f"m {fields},more=1")) == ["/lines/1"]

@@ -16,7 +16,7 @@ from heartguard.endpoint import Query
 from heartguard.errors import Invalid, Malformed
 from heartguard.models.base import UNSET, UnsetType
 from heartguard.models.common import Detail
-from heartguard.models.timeseries import BucketName, FieldValue, WriteRequest
+from heartguard.models.timeseries import MAX_FIELDS, MAX_TAGS, BucketName, FieldValue, WriteRequest
 
 PRECISIONS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
 
@@ -45,7 +45,7 @@ class LineBatch(WriteRequest, kw_only=True):
 def read_lines(body: bytes, args: Mapping[str, str]) -> LineBatch:
     """Read a ``text/plain`` body; the lines themselves are judged later, together with their points."""
     try:
-        query = msgspec.convert(dict(args.items()), LineQuery)
+        query = msgspec.convert(args, LineQuery)
     except msgspec.ValidationError as error:
         raise Invalid([Detail(path="?", message=str(error))]) from None
     try:
@@ -58,7 +58,7 @@ def read_lines(body: bytes, args: Mapping[str, str]) -> LineBatch:
 # Possessive (++ and *+) where a single class repeats, so that a line is read once from left to right. Whole groups
 # repeat greedily and up to a bound: Pythons before 3.11.5 get possessive groups wrong, and each turn costs memory.
 _MANY = 16_384
-"""More escapes in a name, tags in a line or fields in a line than a series key of 64 KiB can hold."""
+"""More escapes in a name than a series key of 64 KiB can hold."""
 _MOST_ESCAPES = 65_536
 
 _MEASUREMENT = rf"[^, \n]++(?:(?<=\\)[, ][^, \n]*+){{0,{_MANY}}}(?!(?<=\\)[, ])"
@@ -70,8 +70,8 @@ _NEXT = r"(?:,(?=[^ \r\n])|(?=[ \r\n]|\Z))"
 _FIELD = rf"({_KEY})=({_VALUE}){_NEXT}"
 
 _GAP = re.compile(r"[ \t\r\n]*+(?:#[^\n]*+\n[ \t\r\n]*+){0,1000}")
-_HEAD = re.compile(rf"({_MEASUREMENT})((?:,{_KEY}={_KEY}){{0,{_MANY}}}) ++", re.DOTALL)
-_FIELDS = re.compile(rf"(?:{_KEY}={_VALUE}{_NEXT}){{1,{_MANY}}}", re.DOTALL)
+_HEAD = re.compile(rf"({_MEASUREMENT})((?:,{_KEY}={_KEY}){{0,{MAX_TAGS}}}) ++", re.DOTALL)
+_FIELDS = re.compile(rf"(?:{_KEY}={_VALUE}{_NEXT}){{1,{MAX_FIELDS}}}", re.DOTALL)
 _END = re.compile(r"(?: ++(-?[0-9]++))?[ \r]*+(?=\n|\Z)")
 _each_tag = re.compile(_TAG).findall
 _each_field = re.compile(_FIELD, re.DOTALL).findall
@@ -140,7 +140,7 @@ def _point(text: str, begin: int, heads: dict[str, tuple[str, dict[str, str]]]) 
     """The point that begins there, and where its line ends. ``heads`` remembers what was read already."""
     first = _HEAD.match(text, begin)
     if first is None:
-        raise _Bad("expected measurement[,tag=value...], a space and fields")
+        raise _Bad(f"expected measurement[,tag=value...] with at most {MAX_TAGS} tags, a space and fields")
     known = heads.get(first[0])
     if known is None:
         known = _read_head(first[1], first[2])
@@ -152,7 +152,7 @@ def _point(text: str, begin: int, heads: dict[str, tuple[str, dict[str, str]]]) 
     fields = {_name(key): _value(value) for key, value in _each_field(second[0])}
     third = _END.match(text, second.end())
     if third is None:
-        raise _Bad("expected fields, then a whole number as timestamp, or the end of the line")
+        raise _Bad(f"expected at most {MAX_FIELDS} fields, then a whole number as timestamp, or the end of the line")
     return (*known, fields, _time(third[1])), third.end()
 
 
