@@ -9,8 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from click.testing import Result
+from typer.testing import CliRunner
 
 from heartguard import keyring
+from heartguard.cli.main import app
 from heartguard.errors import Unauthorized
 from heartguard.keyring import Key, KeyRing, KeyRingFile, described, open_ring, read, ring_at, rotate, stored
 from heartguard.settings import KeySettings, SettingsError, load
@@ -197,6 +200,30 @@ def test_the_command_of_containers(
     for action in ("list", "rotate"):
         with pytest.raises(SystemExit, match="JWT_KEYRING_FILE"):
             keyring.main([action])
+
+
+def test_the_operators_command(file: Path, short_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "JWT_SECRET": SECRET,
+        "BOOTSTRAP_ADMIN_PASSWORD": "a long enough one",
+        "HEARTGUARD_DATA": str(short_folder / "data"),
+        "JWT_KEYRING_FILE": str(file),
+    }.items():
+        monkeypatch.setenv(name, value)
+
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(app, ["keys", *arguments], prog_name="heartguard")
+
+    assert FIRST.newest in run("list").output
+    assert run("rotate", "--delay", "7").output.count("waits") == 1
+    assert len(read(file)) == 2
+    assert run("rotate", "--compromised").output.count("signs") == 1
+    file.write_text("{}")
+    for action in ("list", "rotate"):
+        assert run(action).exit_code == 1
+    monkeypatch.setenv("JWT_KEYRING_FILE", "")
+    assert run("rotate").exit_code == 0
+    assert len(read(short_folder / "data" / "secrets" / "keyring.json")) == 2
 
 
 def test_the_gateway_remembers_no_token_beyond_its_key(settings: KeySettings, opened: KeyRingFile) -> None:
