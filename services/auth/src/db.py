@@ -70,6 +70,19 @@ class Successor:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NewRefreshToken:
+    """A refresh token to store: its claims, the key that signed it, what is kept of it.
+
+    ``access_expires`` is when its access token does, in Unix seconds.
+    """
+
+    claims: Claims
+    kid: str
+    token_hash: bytes
+    access_expires: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Revocation:
     """One token (``jti``) or all tokens of a session (``sid``) are dead; of interest until ``expires_at``."""
 
@@ -148,12 +161,17 @@ def find_caller(tx: Connection, claims: Claims) -> Account | None:
     return Account(*row) if row else None
 
 
-def find_credentials(tx: Connection, email: str) -> Credentials | None:
+def find_credentials(tx: Connection, email: str) -> tuple[Account, Credentials] | None:
     row = tx.execute(
-        text("SELECT id, password_hash FROM heartguard_core.users WHERE email = :email AND deleted_at IS NULL"),
+        text(
+            "SELECT id, org_id, email, role, first_name, last_name, created_at, last_login_at, password_hash"
+            " FROM heartguard_core.users WHERE email = :email AND deleted_at IS NULL"
+        ),
         {"email": email},
     ).one_or_none()
-    return Credentials(user_id=row.id, password_hash=row.password_hash) if row else None
+    if row is None:
+        return None
+    return Account(*row[:8]), Credentials(user_id=row.id, password_hash=row.password_hash)
 
 
 def find_own_credentials(tx: Connection, claims: Claims) -> Credentials | None:
@@ -183,37 +201,43 @@ def change_password(tx: Connection, verified: Credentials, password_hash: str) -
     )
 
 
-def record_sign_in(tx: Connection, verified: Credentials, password_hash: str) -> Account | None:
-    """Note the sign-in and keep ``password_hash``; None where the account changed since it was verified."""
-    row = tx.execute(
-        text(
-            "UPDATE heartguard_core.users SET last_login_at = now(), password_hash = :password_hash"
-            " WHERE id = :user_id AND password_hash = :verified AND deleted_at IS NULL"
-            " RETURNING id, org_id, email, role, first_name, last_name, created_at, last_login_at"
-        ),
-        {"user_id": verified.user_id, "verified": verified.password_hash, "password_hash": password_hash},
-    ).one_or_none()
-    return Account(*row) if row else None
-
-
 # Sessions and tokens
 
 
-def insert_session(tx: Connection, sid: str, user_id: int, client: Client, access_expires: int) -> None:
-    """``access_expires`` is in Unix seconds."""
-    tx.execute(
-        text(
-            "INSERT INTO heartguard_core.sessions (id, user_id, ip, user_agent, access_expires_at)"
-            " VALUES (:sid, :user_id, :ip, :user_agent, to_timestamp(:access_expires))"
-        ),
+_BEGIN_SESSION = text("""
+WITH account AS (
+    UPDATE heartguard_core.users SET last_login_at = now(), password_hash = :password_hash
+    WHERE id = :user_id AND password_hash = :verified AND role = :role AND deleted_at IS NULL
+    RETURNING id
+), session AS (
+    INSERT INTO heartguard_core.sessions (id, user_id, ip, user_agent, access_expires_at)
+    SELECT CAST(:sid AS uuid), id, CAST(:ip AS inet), :user_agent, to_timestamp(:access_expires) FROM account
+    RETURNING id
+)
+INSERT INTO heartguard_core.refresh_tokens (jti, session_id, token_hash, issued_at, expires_at, role, kid)
+SELECT CAST(:jti AS uuid), id, CAST(:token_hash AS bytea), to_timestamp(:iat), to_timestamp(:exp), :role, :kid
+FROM session
+""")
+
+
+def begin_session(
+    tx: Connection, verified: Credentials, password_hash: str, client: Client, refresh: NewRefreshToken
+) -> bool:
+    """Note the sign-in, keep ``password_hash``, and store the session with its first refresh token.
+
+    False, and nothing is stored, where the account changed since it was verified.
+    """
+    claims = refresh.claims
+    stored = tx.execute(
+        _BEGIN_SESSION,
         {
-            "sid": sid,
-            "user_id": user_id,
-            "ip": _address(client.ip),
+            "user_id": verified.user_id, "verified": verified.password_hash, "password_hash": password_hash,
+            "sid": claims.sid, "ip": _address(client.ip), "access_expires": refresh.access_expires,
             "user_agent": "".join(character for character in client.user_agent if character.isprintable()),
-            "access_expires": access_expires,
+            **_columns(refresh),
         },
-    )
+    )  # fmt: skip
+    return stored.rowcount == 1
 
 
 def _address(ip: str) -> str | None:
@@ -224,18 +248,22 @@ def _address(ip: str) -> str | None:
         return None
 
 
-def insert_refresh_token(tx: Connection, claims: Claims, kid: str, token_hash: bytes) -> None:
-    """``kid`` names the key that signed it."""
+def insert_refresh_token(tx: Connection, refresh: NewRefreshToken) -> None:
     tx.execute(
         text(
             "INSERT INTO heartguard_core.refresh_tokens (jti, session_id, token_hash, issued_at, expires_at, role, kid)"
             " VALUES (:jti, :sid, :token_hash, to_timestamp(:iat), to_timestamp(:exp), :role, :kid)"
         ),
-        {
-            "jti": claims.jti, "sid": claims.sid, "token_hash": token_hash,
-            "iat": claims.iat, "exp": claims.exp, "role": claims.role, "kid": kid,
-        },
-    )  # fmt: skip
+        {"sid": refresh.claims.sid, **_columns(refresh)},
+    )
+
+
+def _columns(refresh: NewRefreshToken) -> dict[str, Any]:
+    claims = refresh.claims
+    return {
+        "jti": claims.jti, "token_hash": refresh.token_hash, "iat": claims.iat, "exp": claims.exp,
+        "role": claims.role, "kid": refresh.kid,
+    }  # fmt: skip
 
 
 def lock_session(tx: Connection, sid: str) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from heartguard.errors import Unauthorized
 from heartguard.tokens import Claims, Tokens
 
-from .db import Account, Successor
+from .db import Account, NewRefreshToken, Successor
 
 _ACCESS = uuid.UUID("0d5b7d0e-6c8f-4b0b-9d1a-6f0a4c1f3e57")
 """The namespace (RFC 9562, version 5) in which a refresh token's id gives its access token's."""
@@ -24,9 +24,14 @@ class Pair:
     refresh_claims: Claims
     kid: str
 
-    @property
-    def refresh_hash(self) -> bytes:
-        return digest(self.refresh)
+    def stored(self) -> NewRefreshToken:
+        """What is kept of it."""
+        return NewRefreshToken(
+            claims=self.refresh_claims,
+            kid=self.kid,
+            token_hash=digest(self.refresh),
+            access_expires=self.access_claims.exp,
+        )
 
 
 class Pairs:
@@ -70,7 +75,7 @@ class Pairs:
             pair = self._signed(refresh, known.kid)
         except KeyError:
             raise Unauthorized from None
-        if pair.refresh_hash != known.token_hash:
+        if digest(pair.refresh) != known.token_hash:
             raise Unauthorized
         return pair
 

@@ -73,7 +73,7 @@ class Sessions:
 
     def _rotate(self, tx: Connection, old: Claims, account: db.Account) -> Pair:
         pair = self._pairs.new(account, old.sid)
-        db.insert_refresh_token(tx, pair.refresh_claims, pair.kid, pair.refresh_hash)
+        db.insert_refresh_token(tx, pair.stored())
         db.retire_refresh_token(tx, old.jti, replaced_by=pair.refresh_claims.jti)
         db.touch_session(tx, old.sid, pair.access_claims.exp)
         return pair

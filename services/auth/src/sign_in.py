@@ -55,30 +55,27 @@ class SignIn:
         device = self._devices.recognize(client, email)
         with self._lockout.attempt(email, device):
             self._attempts.take("login", email, device)
-            pair = self._begin(self._verified(email, request.password), request.password, client)
+            pair = self._begin(*self._verified(email, request.password), request.password, client)
         answer = LoginResponse(
             access_token=pair.access, refresh_token=pair.refresh, expires_in=self._pairs.access_seconds
         )
         return SignedIn(answer, pair.access_claims.sub, self._devices.cookie(client, email, device))
 
-    def _verified(self, email: str, password: str) -> db.Credentials:
+    def _verified(self, email: str, password: str) -> tuple[db.Account, db.Credentials]:
         with self._database.transaction() as tx:
             known = db.find_credentials(tx, email)
-        if not passwords.matches(known.password_hash if known else None, password) or known is None:
-            audit.emit("LOGIN_FAILED", str(known.user_id) if known else "unknown", "failure")
+        if not passwords.matches(known[1].password_hash if known else None, password) or known is None:
+            audit.emit("LOGIN_FAILED", str(known[1].user_id) if known else "unknown", "failure")
             raise InvalidCredentials
         return known
 
-    def _begin(self, verified: db.Credentials, password: str, client: Client) -> Pair:
+    def _begin(self, account: db.Account, verified: db.Credentials, password: str, client: Client) -> Pair:
         stored = verified.password_hash
         kept = passwords.hashed(password) if passwords.outdated(stored) else stored
+        pair = self._pairs.new(account, str(uuid.uuid4()))
         with self._database.transaction() as tx:
-            account = db.record_sign_in(tx, verified, kept)
-            if account is None:
+            if not db.begin_session(tx, verified, kept, client, pair.stored()):
                 raise InvalidCredentials
-            pair = self._pairs.new(account, str(uuid.uuid4()))
-            db.insert_session(tx, pair.access_claims.sid, account.id, client, pair.access_claims.exp)
-            db.insert_refresh_token(tx, pair.refresh_claims, pair.kid, pair.refresh_hash)
         return pair
 
     def change_password(self, request: PasswordChange, caller: Claims) -> None:
