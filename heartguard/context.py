@@ -2,7 +2,8 @@
 
 import random
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}\Z")
 TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?\Z")
@@ -42,3 +43,6 @@ class Client:
 
     ip: str
     user_agent: str
+    secure: bool = False
+    """Whether it came over HTTPS."""
+    cookies: Mapping[str, str] = field(default_factory=dict, repr=False)

@@ -12,6 +12,7 @@ status or headers, ``None`` (204), or a ready Flask response.
 """
 
 import inspect
+import uuid
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -42,11 +43,16 @@ A = TypeVar("A", bound=Answer)
 
 @dataclass(frozen=True)
 class Reply(Generic[A]):
-    """An answer whose status or headers depend on what happened."""
+    """An answer whose status or headers depend on what happened.
+
+    ``status`` is the stated one where it is left out. ``actor`` is who the audit trail says did it, where that
+    is not the caller: the one who just signed in, say.
+    """
 
     answer: A
-    status: int = 200
+    status: int | None = None
     headers: Mapping[str, str] | None = None
+    actor: str | None = None
 
 
 View = Callable[..., Answer | Reply[Any] | Response | None]
@@ -82,7 +88,7 @@ class Endpoint:
     def rule(self) -> str:
         """The path as Flask writes it, with converters taken from the signature."""
         hints = get_type_hints(self.view)
-        converters = {int: "int:", str: ""}
+        converters = {int: "int:", str: "", uuid.UUID: "uuid:"}
         path = self.path
         for name in path_parameters(path):
             path = path.replace(f"{{{name}}}", f"<{converters.get(hints[name], '')}{name}>")
@@ -247,14 +253,15 @@ class _Handler:
         g.format.require()
         answer = endpoint.view(**{name: read() for name, read in self._sources.items()}, **in_path)
         if endpoint.audit:
-            trail.emit(endpoint.audit, g.caller.sub if g.caller else "anonymous")
+            trail.emit(endpoint.audit, _actor(answer, g.caller))
         if isinstance(answer, Response):
             return answer
         if answer is None:
             return _nothing(endpoint.status)
-        reply = answer if isinstance(answer, Reply) else Reply(answer, endpoint.status)
+        reply = answer if isinstance(answer, Reply) else Reply(answer)
         fmt: Format = g.format.value
-        response = Response(encode(reply.answer, fmt), reply.status, reply.headers, content_type=fmt.value)
+        status = reply.status or endpoint.status
+        response = Response(encode(reply.answer, fmt), status, reply.headers, content_type=fmt.value)
         if endpoint.etag:
             response.add_etag()
             response.make_conditional(request)
@@ -296,6 +303,11 @@ class _Handler:
             raise Invalid([Detail(path="?", message=str(error))]) from None
 
 
+def _actor(answer: object, caller: Claims | None) -> str:
+    named = answer.actor if isinstance(answer, Reply) else None
+    return named or (caller.sub if caller else "anonymous")
+
+
 def _nothing(status: int) -> Response:
     response = Response(status=status)
     del response.headers["Content-Type"]
@@ -316,7 +328,12 @@ def single(args: MultiDict[str, str]) -> dict[str, str]:
 def client() -> Client:
     """Where the request came from: the gateway says so in ``X-Forwarded-For``."""
     forwarded = request.headers.get("X-Forwarded-For", request.remote_addr or "")
-    return Client(ip=forwarded, user_agent=request.headers.get("User-Agent", "")[:512])
+    return Client(
+        ip=forwarded,
+        user_agent=request.headers.get("User-Agent", "")[:512],
+        secure=request.headers.get("X-Forwarded-Proto", request.scheme) == "https",
+        cookies=request.cookies,
+    )
 
 
 def read_limited(limit: int) -> bytes:

@@ -84,6 +84,11 @@ def text(value: str) -> str:
     return value
 
 
+def path(value: str) -> Path:
+    """A file or folder; a relative one counts from the root of the project."""
+    return (ROOT / Path(value).expanduser()).absolute()
+
+
 def integer(minimum: int, maximum: int) -> Callable[[str], int]:
     def parse(value: str) -> int:
         if not value.isascii() or not value.isdigit() or not minimum <= int(value) <= maximum:
@@ -167,8 +172,21 @@ class ServiceSettings:
     """What every service needs."""
 
     jwt_secret: bytes = variable("JWT_SECRET", secret(32))
+    jwt_keyring_file: Path | None = variable("JWT_KEYRING_FILE", path, optional=True)
     jwt_expires_minutes: int = variable("JWT_EXPIRES_IN", integer(1, 1440), "60")
     log_level: str = variable("LOG_LEVEL", choice("DEBUG", "INFO", "WARNING", "ERROR"), "INFO")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefreshSettings:
+    """``refresh_token_ttl`` is in seconds."""
+
+    refresh_token_ttl: int = variable("REFRESH_TOKEN_TTL", integer(60, 31_536_000), "1209600")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeySettings(RefreshSettings, ServiceSettings):
+    """What the rotation of keys needs."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,7 @@
-"""Tokens (section 2 of the contract): the key ring, signing and verification."""
+"""Tokens (section 2 of the contract): signing and verification."""
 
-import hashlib
 import time
 import uuid
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import jwt
@@ -11,6 +9,8 @@ import msgspec
 from jwt.utils import base64url_decode, base64url_encode
 
 from .errors import Unauthorized
+from .keyring import KeyRing as KeyRing
+from .keyring import Ring
 
 ISSUER = "heartguard"
 AUDIENCE = "heartguard"
@@ -41,24 +41,10 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
         return int(self.sub)
 
 
-@dataclass(frozen=True)
-class KeyRing:
-    """Signing keys by ``kid``. The newest signs; all verify."""
-
-    keys: dict[str, bytes]
-    newest: str
-
-    @classmethod
-    def from_secret(cls, secret: bytes) -> "KeyRing":
-        """The ring that starts from ``JWT_SECRET``. The ``kid`` is a hash, so that all services agree on it."""
-        kid = hashlib.sha256(b"heartguard kid\0" + secret).hexdigest()[:16]
-        return cls({kid: secret}, kid)
-
-
 class Tokens:
     """Signs and verifies with a key ring."""
 
-    def __init__(self, ring: KeyRing) -> None:
+    def __init__(self, ring: Ring) -> None:
         self._ring = ring
         self._jwt = jwt.PyJWT(
             options={
@@ -67,9 +53,16 @@ class Tokens:
             }
         )
 
-    def sign(self, claims: Claims) -> str:
-        kid = self._ring.newest
-        return self._jwt.encode(msgspec.to_builtins(claims), self._ring.keys[kid], ALGORITHM, headers={"kid": kid})
+    @property
+    def ring(self) -> KeyRing:
+        """The keys of this moment: another object as soon as one of them comes, goes or begins to sign."""
+        return self._ring.current()
+
+    def sign(self, claims: Claims, kid: str | None = None) -> str:
+        """The same claims and ``kid`` (default: of the newest key) give the same token. An unknown one is KeyError."""
+        ring = self._ring.current()
+        kid = kid or ring.newest
+        return self._jwt.encode(msgspec.to_builtins(claims), ring.keys[kid], ALGORITHM, headers={"kid": kid})
 
     def issue(self, *, sub: str, role: str, org_id: int, sid: str, typ: TokenType, seconds: int) -> tuple[str, Claims]:
         """Sign a fresh token that lives ``seconds``."""
@@ -96,7 +89,7 @@ class Tokens:
     def read(self, token: str) -> Claims:
         """The claims of a good token of either type; anything else is :class:`Unauthorized`."""
         try:
-            key = self._ring.keys[jwt.get_unverified_header(token)["kid"]]
+            key = self._key(jwt.get_unverified_header(token)["kid"])
             raw: dict[str, Any] = self._jwt.decode(token, key, algorithms=[ALGORITHM], audience=AUDIENCE, issuer=ISSUER)
             claims = msgspec.convert(raw, Claims)
         # A header is read before its signature is: nested deeply enough, it exhausts the parser's stack.
@@ -113,6 +106,11 @@ class Tokens:
         if not claims.sub.isdecimal() or claims.iat > time.time() + CLOCK_SKEW or not _is_canonical(token):
             raise Unauthorized
         return claims
+
+    def _key(self, kid: str) -> bytes:
+        """The key of that name; a name not heard of may be in the file already."""
+        found = self._ring.current().keys.get(kid)
+        return self._ring.reread().keys[kid] if found is None else found
 
     def service_token(self, seconds: int = 60) -> str:
         """A short-lived token for a call from one service to another; never given to a person."""

@@ -13,10 +13,11 @@ COMMANDS = {
     "logs": "logs:logs",
     "run": "stack:run",
     "migrate": "stack:migrate",
+    "keys": "keys:keys",
     "demo": "demo:demo",
     "publish": "publish:publish",
 }
-"""Where each subcommand is: a module of this package, and the function in it."""
+"""Where each subcommand is: a module of this package, and in it the function, or the group of further ones."""
 
 
 class LazyGroup(TyperGroup):
@@ -29,8 +30,11 @@ class LazyGroup(TyperGroup):
         if cmd_name not in COMMANDS:
             return None
         module, _, function = COMMANDS[cmd_name].partition(":")
+        found = getattr(import_module(f".{module}", __package__), function)
+        if isinstance(found, typer.Typer):
+            return typer.main.get_group(found)
         one = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        one.command(cmd_name)(getattr(import_module(f".{module}", __package__), function))
+        one.command(cmd_name)(found)
         return typer.main.get_command(one)
 
 

@@ -39,6 +39,10 @@ class Layout:
         return self.root / "secrets"
 
     @property
+    def keyring(self) -> Path:
+        return self.secrets / "keyring.json"
+
+    @property
     def logs(self) -> Path:
         return self.root / "logs"
 

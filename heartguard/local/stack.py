@@ -222,6 +222,8 @@ class Stack:
             if not self._is_set(service.url_variable):
                 self.environ[service.url_variable] = f"http://{HOST}:{self.port(service)}"
         self.environ["HEARTGUARD_DATA"] = str(self.layout.root)
+        if not self._is_set("JWT_KEYRING_FILE"):
+            self.environ["JWT_KEYRING_FILE"] = str(self.layout.keyring)
         for service in self.services:
             load(import_module(f"{service.package}.settings").Settings, self.environ)
 

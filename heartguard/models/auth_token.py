@@ -71,6 +71,30 @@ class Profile(Answer):
     last_login_at: datetime | UnsetType = UNSET
 
 
+class PasswordChange(Request):
+    """Choose another password; every other session of the user ends."""
+
+    current_password: Secret
+    new_password: Secret
+
+
+class Session(Answer):
+    """A sign-in that is still good for something, and the device it came from (empty where that is not known)."""
+
+    id: str
+    created_at: datetime
+    last_used_at: datetime
+    """When its tokens were last refreshed."""
+    ip: str
+    user_agent: str
+    current: bool
+    """Whether it is the caller's own."""
+
+
+class Sessions(Answer):
+    sessions: list[Session]
+
+
 class RoleDescription(Answer):
     name: Role
     description: str

@@ -390,7 +390,13 @@ def test_the_generator_reaches_both_verdicts() -> None:
     """Guards the tests above against becoming vacuous."""
     seen: dict[tuple[type, bool, bool], int] = {}
 
-    @settings(max_examples=300, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=50 * len(REQUESTS),
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )
     @given(data=st.data(), type_=st.sampled_from(REQUESTS))
     def count(data: st.DataObject, type_: type) -> None:
         plain = data.draw(plain_values(type_))

@@ -13,6 +13,7 @@ from lxml import etree
 from heartguard.app import create_service_app
 from heartguard.context import Client
 from heartguard.endpoint import Endpoints, Query, Reply, endpoints_of
+from heartguard.endpoint import client as current_client
 from heartguard.errors import Invalid, Unavailable
 from heartguard.models.auth_token import Introspection, IntrospectRequest, RoleDescription, Roles
 from heartguard.models.common import Detail, Health
@@ -77,7 +78,18 @@ def sample() -> Endpoints:
     def raw() -> Response:
         return Response("plain", content_type="text/plain")
 
+    state_audited(endpoints)
     return endpoints
+
+
+def state_audited(endpoints: Endpoints) -> None:
+    @endpoints.post("/timeseries/known/{key}", audience=Audience.PUBLIC, status=201, audit="KNOWN")
+    def known(key: uuid.UUID, caller: Claims | None) -> Reply[Introspection]:
+        return Reply(Introspection(active=True, sid=str(key)), actor=None if caller else "9")
+
+    @endpoints.post("/timeseries/unknown", audience=Audience.PUBLIC, audit="UNKNOWN")
+    def unknown() -> None:
+        return None
 
 
 @pytest.fixture
@@ -302,3 +314,32 @@ def test_the_application_knows_its_endpoints(client: FlaskClient) -> None:
     stated = {(e.method, e.path) for e in endpoints_of(client.application)}
     assert ("GET", "/timeseries/health") in stated
     assert ("POST", "/timeseries/echo") in stated
+
+
+def test_a_uuid_in_the_path(client: FlaskClient) -> None:
+    key = uuid.uuid4()
+    answer = client.post(f"/timeseries/known/{str(key).upper()}")
+    assert (answer.status_code, answer.json) == (201, {"active": True, "sid": str(key)})
+    for other in ("7", "x", str(key)[:-1], f"{key}0"):
+        missing = client.post(f"/timeseries/known/{other}")
+        assert (missing.status_code, code(missing)) == (404, "TS_404")
+
+
+def test_the_audit_trail_hears_who_did_it(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    actors: list[tuple[str, str]] = []
+    monkeypatch.setattr("heartguard.audit.emit", lambda action, actor: actors.append((action, actor)))
+    path = f"/timeseries/known/{uuid.uuid4()}"
+    client.post(path)
+    client.post(path, headers=token(user_id=5))
+    client.delete("/timeseries/things/7", headers=token("admin", user_id=6))
+    client.post("/timeseries/unknown")
+    assert actors == [("KNOWN", "9"), ("KNOWN", "5"), ("THING_DELETE", "6"), ("UNKNOWN", "anonymous")]
+
+
+def test_a_client_comes_with_cookies_and_says_whether_it_was_safe(client: FlaskClient) -> None:
+    with client.application.test_request_context(headers={"Cookie": "a=b; c=d", "X-Forwarded-Proto": "https"}):
+        known = current_client()
+    assert (known.secure, dict(known.cookies)) == (True, {"a": "b", "c": "d"})
+    assert "b" not in repr(known)
+    with client.application.test_request_context(headers={"X-Forwarded-Proto": "http"}):
+        assert not current_client().secure

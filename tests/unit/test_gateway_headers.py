@@ -73,6 +73,7 @@ def test_vary_is_a_set() -> None:
 def test_cors_headers_are_for_allowed_origins_only() -> None:
     cors = Cors(frozenset({"https://portal.hg.io"}))
     assert ("Access-Control-Allow-Origin", "https://portal.hg.io") in cors.actual("https://portal.hg.io")
+    assert ("Access-Control-Allow-Credentials", "true") in cors.actual("https://portal.hg.io")
     assert cors.actual("https://evil.example") == cors.actual(None) == []
     assert ("Access-Control-Allow-Origin", "https://portal.hg.io") in cors.preflight("https://portal.hg.io")
     assert [name for name, _ in cors.preflight("https://evil.example")] == ["Vary"]

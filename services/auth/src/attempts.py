@@ -18,10 +18,16 @@ class Attempts:
         self._policies = {operation: Policy(f"account-{operation}", rate) for operation in get_args(Operation)}
         self._key = key
 
-    def take(self, operation: Operation, account: str) -> None:
-        """Count one attempt on the account (an address in lower case, or a user's id); 429 where it is too many."""
-        # What lies in Valkey must not tell addresses, nor be found by hashing guessed ones.
-        owner = hmac.digest(self._key, account.encode(), hashlib.sha256).hex()
-        taken = self._limiter.take([Bucket(self._policies[operation], owner)])
+    def take(self, operation: Operation, account: str, device: str = "") -> None:
+        """Count one attempt on the account (an address in lower case, or a user's id); 429 where it is too many.
+
+        A ``device`` that the account knows has a bucket of its own, which strangers cannot empty.
+        """
+        taken = self._limiter.take([Bucket(self._policies[operation], pseudonym(self._key, account, device))])
         if not taken.allowed:
             raise taken.refusal()
+
+
+def pseudonym(key: bytes, *parts: str) -> str:
+    """What stands for an account outside the database: tells no address, nor can guessed ones be found by hashing."""
+    return hmac.digest(key, "\0".join(parts).encode(), hashlib.sha256).hex()

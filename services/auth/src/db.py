@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import ip_address
-from typing import Literal
+from typing import Any, Literal
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 from heartguard.context import Client
 from heartguard.models.base import Role
@@ -50,9 +50,36 @@ class Credentials:
 
 @dataclass(frozen=True, kw_only=True)
 class Retired:
-    """``seconds`` since the refresh token was used."""
+    """``seconds`` since the refresh token was used, and what followed it, where that can be signed again."""
 
     seconds: float
+    account: Account
+    successor: "Successor | None"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Successor:
+    """What a refresh token said besides whose it is, and with which key it was signed. Times are Unix seconds."""
+
+    jti: str
+    iat: int
+    exp: int
+    role: Role
+    kid: str
+    token_hash: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewRefreshToken:
+    """A refresh token to store: its claims, the key that signed it, what is kept of it.
+
+    ``access_expires`` is when its access token does, in Unix seconds.
+    """
+
+    claims: Claims
+    kid: str
+    token_hash: bytes
+    access_expires: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,45 +161,83 @@ def find_caller(tx: Connection, claims: Claims) -> Account | None:
     return Account(*row) if row else None
 
 
-def find_credentials(tx: Connection, email: str) -> Credentials | None:
+def find_credentials(tx: Connection, email: str) -> tuple[Account, Credentials] | None:
     row = tx.execute(
-        text("SELECT id, password_hash FROM heartguard_core.users WHERE email = :email AND deleted_at IS NULL"),
+        text(
+            "SELECT id, org_id, email, role, first_name, last_name, created_at, last_login_at, password_hash"
+            " FROM heartguard_core.users WHERE email = :email AND deleted_at IS NULL"
+        ),
         {"email": email},
+    ).one_or_none()
+    if row is None:
+        return None
+    return Account(*row[:8]), Credentials(user_id=row.id, password_hash=row.password_hash)
+
+
+def find_own_credentials(tx: Connection, claims: Claims) -> Credentials | None:
+    """Of the user a token speaks for, as long as user and session live."""
+    row = tx.execute(
+        text(
+            "SELECT u.id, u.password_hash"
+            " FROM heartguard_core.users u JOIN heartguard_core.sessions s ON s.user_id = u.id"
+            " WHERE u.id = :user_id AND s.id = :sid AND u.deleted_at IS NULL AND s.ended_at IS NULL"
+        ),
+        {"user_id": claims.user_id, "sid": claims.sid},
     ).one_or_none()
     return Credentials(user_id=row.id, password_hash=row.password_hash) if row else None
 
 
-def record_sign_in(tx: Connection, verified: Credentials, password_hash: str) -> Account | None:
-    """Note the sign-in and keep ``password_hash``; None where the account changed since it was verified."""
-    row = tx.execute(
-        text(
-            "UPDATE heartguard_core.users SET last_login_at = now(), password_hash = :password_hash"
-            " WHERE id = :user_id AND password_hash = :verified AND deleted_at IS NULL"
-            " RETURNING id, org_id, email, role, first_name, last_name, created_at, last_login_at"
-        ),
-        {"user_id": verified.user_id, "verified": verified.password_hash, "password_hash": password_hash},
-    ).one_or_none()
-    return Account(*row) if row else None
+def change_password(tx: Connection, verified: Credentials, password_hash: str) -> bool:
+    """Replace the hash; False where the account changed since ``verified`` was."""
+    return (
+        tx.execute(
+            text(
+                "UPDATE heartguard_core.users SET password_hash = :password_hash, updated_at = now()"
+                " WHERE id = :user_id AND password_hash = :verified AND deleted_at IS NULL"
+            ),
+            {"user_id": verified.user_id, "verified": verified.password_hash, "password_hash": password_hash},
+        ).rowcount
+        == 1
+    )
 
 
 # Sessions and tokens
 
 
-def insert_session(tx: Connection, sid: str, user_id: int, client: Client, access_expires: int) -> None:
-    """``access_expires`` is in Unix seconds."""
-    tx.execute(
-        text(
-            "INSERT INTO heartguard_core.sessions (id, user_id, ip, user_agent, access_expires_at)"
-            " VALUES (:sid, :user_id, :ip, :user_agent, to_timestamp(:access_expires))"
-        ),
+_BEGIN_SESSION = text("""
+WITH account AS (
+    UPDATE heartguard_core.users SET last_login_at = now(), password_hash = :password_hash
+    WHERE id = :user_id AND password_hash = :verified AND role = :role AND deleted_at IS NULL
+    RETURNING id
+), session AS (
+    INSERT INTO heartguard_core.sessions (id, user_id, ip, user_agent, access_expires_at)
+    SELECT CAST(:sid AS uuid), id, CAST(:ip AS inet), :user_agent, to_timestamp(:access_expires) FROM account
+    RETURNING id
+)
+INSERT INTO heartguard_core.refresh_tokens (jti, session_id, token_hash, issued_at, expires_at, role, kid)
+SELECT CAST(:jti AS uuid), id, CAST(:token_hash AS bytea), to_timestamp(:iat), to_timestamp(:exp), :role, :kid
+FROM session
+""")
+
+
+def begin_session(
+    tx: Connection, verified: Credentials, password_hash: str, client: Client, refresh: NewRefreshToken
+) -> bool:
+    """Note the sign-in, keep ``password_hash``, and store the session with its first refresh token.
+
+    False, and nothing is stored, where the account changed since it was verified.
+    """
+    claims = refresh.claims
+    stored = tx.execute(
+        _BEGIN_SESSION,
         {
-            "sid": sid,
-            "user_id": user_id,
-            "ip": _address(client.ip),
-            "user_agent": client.user_agent.replace("\0", ""),
-            "access_expires": access_expires,
+            "user_id": verified.user_id, "verified": verified.password_hash, "password_hash": password_hash,
+            "sid": claims.sid, "ip": _address(client.ip), "access_expires": refresh.access_expires,
+            "user_agent": "".join(character for character in client.user_agent if character.isprintable()),
+            **_columns(refresh),
         },
-    )
+    )  # fmt: skip
+    return stored.rowcount == 1
 
 
 def _address(ip: str) -> str | None:
@@ -183,14 +248,22 @@ def _address(ip: str) -> str | None:
         return None
 
 
-def insert_refresh_token(tx: Connection, claims: Claims, token_hash: bytes) -> None:
+def insert_refresh_token(tx: Connection, refresh: NewRefreshToken) -> None:
     tx.execute(
         text(
-            "INSERT INTO heartguard_core.refresh_tokens (jti, session_id, token_hash, issued_at, expires_at)"
-            " VALUES (:jti, :sid, :token_hash, to_timestamp(:iat), to_timestamp(:exp))"
+            "INSERT INTO heartguard_core.refresh_tokens (jti, session_id, token_hash, issued_at, expires_at, role, kid)"
+            " VALUES (:jti, :sid, :token_hash, to_timestamp(:iat), to_timestamp(:exp), :role, :kid)"
         ),
-        {"jti": claims.jti, "sid": claims.sid, "token_hash": token_hash, "iat": claims.iat, "exp": claims.exp},
+        {"sid": refresh.claims.sid, **_columns(refresh)},
     )
+
+
+def _columns(refresh: NewRefreshToken) -> dict[str, Any]:
+    claims = refresh.claims
+    return {
+        "jti": claims.jti, "token_hash": refresh.token_hash, "iat": claims.iat, "exp": claims.exp,
+        "role": claims.role, "kid": refresh.kid,
+    }  # fmt: skip
 
 
 def lock_session(tx: Connection, sid: str) -> bool:
@@ -204,7 +277,7 @@ def lock_session(tx: Connection, sid: str) -> bool:
 
 
 def find_refresh_token(tx: Connection, claims: Claims, token_hash: bytes) -> Account | Retired | None:
-    """Whose token it is, if it is good; else since when it is retired; None where it is unknown.
+    """Whose token it is, if it is good; else since when it is retired, and what for; None where it is unknown.
 
     The session must be locked before, by a statement of its own: a lock waited for in the same
     statement would still show the token as it was before the wait.
@@ -212,8 +285,11 @@ def find_refresh_token(tx: Connection, claims: Claims, token_hash: bytes) -> Acc
     row = tx.execute(
         text(
             "SELECT u.id, u.org_id, u.email, u.role, u.first_name, u.last_name, u.created_at, u.last_login_at,"
-            " extract(epoch FROM clock_timestamp() - t.used_at)"
+            " extract(epoch FROM clock_timestamp() - t.used_at) AS used_ago, n.jti AS next_jti,"
+            " extract(epoch FROM n.issued_at) AS iat, extract(epoch FROM n.expires_at) AS exp,"
+            " n.role AS next_role, n.kid, n.token_hash AS next_hash"
             " FROM heartguard_core.refresh_tokens t"
+            " LEFT JOIN heartguard_core.refresh_tokens n ON n.jti = t.replaced_by AND n.kid IS NOT NULL"
             " JOIN heartguard_core.sessions s ON s.id = t.session_id"
             " JOIN heartguard_core.users u ON u.id = s.user_id"
             " WHERE t.jti = :jti AND t.session_id = :sid AND t.token_hash = :token_hash"
@@ -223,8 +299,18 @@ def find_refresh_token(tx: Connection, claims: Claims, token_hash: bytes) -> Acc
     ).one_or_none()
     if row is None:
         return None
-    *account, used_ago = row
-    return Account(*account) if used_ago is None else Retired(seconds=float(used_ago))
+    account = Account(*row[:8])
+    if row.used_ago is None:
+        return account
+    successor = row.next_jti and Successor(
+        jti=str(row.next_jti),
+        iat=int(row.iat),
+        exp=int(row.exp),
+        role=row.next_role,
+        kid=row.kid,
+        token_hash=bytes(row.next_hash),
+    )
+    return Retired(seconds=float(row.used_ago), account=account, successor=successor)
 
 
 def retire_refresh_token(tx: Connection, jti: str, replaced_by: str) -> None:
@@ -245,6 +331,30 @@ def touch_session(tx: Connection, sid: str, access_expires: int) -> None:
             " access_expires_at = greatest(access_expires_at, to_timestamp(:access_expires)) WHERE id = :sid"
         ),
         {"sid": sid, "access_expires": access_expires},
+    )
+
+
+def living_sessions(tx: Connection, user_id: int, limit: int) -> Sequence[Row[Any]]:
+    """``id created_at last_used_at ip user_agent`` of the sessions that a token is still good in, newest first."""
+    return tx.execute(
+        text(
+            "SELECT id, created_at, last_used_at, host(ip) AS ip, user_agent FROM heartguard_core.sessions s"
+            " WHERE user_id = :user_id AND ended_at IS NULL AND (access_expires_at > now() OR EXISTS"
+            " (SELECT FROM heartguard_core.refresh_tokens t"
+            " WHERE t.session_id = s.id AND t.used_at IS NULL AND t.expires_at > now()))"
+            " ORDER BY created_at DESC, id LIMIT :limit"
+        ),
+        {"user_id": user_id, "limit": limit},
+    ).all()
+
+
+def owns_session(tx: Connection, user_id: int, sid: str) -> bool:
+    """Whether the session is the user's, living or ended."""
+    return bool(
+        tx.execute(
+            text("SELECT EXISTS (SELECT FROM heartguard_core.sessions WHERE id = :sid AND user_id = :user_id)"),
+            {"sid": sid, "user_id": user_id},
+        ).scalar_one()
     )
 
 
@@ -280,6 +390,21 @@ def end_session(tx: Connection, sid: str) -> list[Revocation]:
     ended = Revocation(kind="sid", id=sid, expires_at=row.access_expires_at)
     insert_revocation(tx, ended)
     return [ended]
+
+
+def end_other_sessions(tx: Connection, user_id: int, kept: str) -> list[Revocation]:
+    """End all sessions of the user but the one ``kept``."""
+    rows = tx.execute(
+        text(
+            "UPDATE heartguard_core.sessions SET ended_at = now()"
+            " WHERE user_id = :user_id AND id <> :kept AND ended_at IS NULL RETURNING id, access_expires_at"
+        ),
+        {"user_id": user_id, "kept": kept},
+    ).all()
+    ended = [Revocation(kind="sid", id=str(row.id), expires_at=row.access_expires_at) for row in rows]
+    for revocation in ended:
+        insert_revocation(tx, revocation)
+    return ended
 
 
 def insert_revocation(tx: Connection, revocation: Revocation) -> None:

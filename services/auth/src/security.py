@@ -11,6 +11,26 @@ class InvalidCredentials(Unauthorized):
         super().__init__("Invalid credentials", code="AUTH_001")
 
 
+class WrongCurrentPassword(Invalid):
+    """A 422 and no 401: the token is good, and a client must not take this for an expired one and refresh it."""
+
+    def __init__(self) -> None:
+        message = "This is not the current password"
+        super().__init__([Detail(path="/current_password", message=message)], message)
+
+
+class TooManyFailures(ServiceError):
+    """``retry_after`` is in seconds."""
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(
+            429,
+            "Too many failed attempts on this account",
+            code="AUTH_004",
+            headers={"Retry-After": str(retry_after)},
+        )
+
+
 class EmailTaken(ServiceError):
     def __init__(self) -> None:
         super().__init__(409, "The e-mail address is registered already", code="AUTH_002")
@@ -54,10 +74,10 @@ class OrganizationNotChosen(Invalid):
 
 
 class NotDeadEverywhere(Unavailable):
-    """The session has ended, but a gateway that can still read Valkey may not know yet."""
+    """A session has ended, but a gateway that can still read Valkey may not know yet."""
 
     def __init__(self) -> None:
-        super().__init__("Signed out here, but not yet at every gateway; that follows by itself")
+        super().__init__("Done here, but not yet known to every gateway; that follows by itself")
 
 
 class NotSetUp(Unavailable):

@@ -1,6 +1,5 @@
 """Sessions: a session is a family of tokens that descend from one sign-in."""
 
-import hashlib
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -8,66 +7,52 @@ from datetime import UTC, datetime
 from sqlalchemy import Connection
 
 from heartguard import audit
-from heartguard.context import Client
 from heartguard.database import Database
-from heartguard.errors import Unauthorized
-from heartguard.models.auth_token import Introspection, LoginRequest, LoginResponse, RefreshResponse
-from heartguard.tokens import Claims, Tokens, TokenType
+from heartguard.errors import NotFound, Unauthorized
+from heartguard.models.auth_token import Introspection, RefreshResponse, Session
+from heartguard.models.auth_token import Sessions as SessionList
+from heartguard.tokens import Claims, Tokens
 
-from . import db, passwords
+from . import db
 from .attempts import Attempts
+from .pairs import Pair, Pairs, digest
 from .revocations import Revocations
-from .security import InvalidCredentials, RefreshTokenReused
-from .settings import Settings
+from .security import RefreshTokenReused
+
+LISTED = 200
+"""How many sessions of a user are shown, the newest."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pair:
-    """An access token and the refresh token that follows it."""
+@dataclass(frozen=True)
+class Refreshed:
+    """The answer, and whose session it is."""
 
-    access: str
-    access_claims: Claims
-    refresh: str
-    refresh_claims: Claims
+    answer: RefreshResponse
+    user_id: str
 
 
 class Sessions:
     def __init__(
-        self, database: Database, tokens: Tokens, revocations: Revocations, attempts: Attempts, settings: Settings
+        self,
+        database: Database,
+        tokens: Tokens,
+        pairs: Pairs,
+        revocations: Revocations,
+        attempts: Attempts,
+        grace_seconds: int,
     ) -> None:
         self._database = database
         self._tokens = tokens
+        self._pairs = pairs
         self._revocations = revocations
         self._attempts = attempts
-        self._access_seconds = settings.jwt_expires_minutes * 60
-        self._refresh_seconds = settings.refresh_token_ttl
-        self._grace_seconds = settings.refresh_grace_seconds
+        self._grace_seconds = grace_seconds
 
-    def login(self, request: LoginRequest, client: Client) -> LoginResponse:
-        """Begin a session. Raises :class:`InvalidCredentials`; takes as long whether the address is known or not."""
-        email = request.email.lower()
-        self._attempts.take("login", email)
-        with self._database.transaction() as tx:
-            known = db.find_credentials(tx, email)
-        if not passwords.matches(known.password_hash if known else None, request.password) or known is None:
-            audit.emit("LOGIN_FAILED", str(known.user_id) if known else "unknown", "failure")
-            raise InvalidCredentials
-        stored = known.password_hash
-        kept = passwords.hashed(request.password) if passwords.outdated(stored) else stored
-        with self._database.transaction() as tx:
-            account = db.record_sign_in(tx, known, kept)
-            if account is None:
-                raise InvalidCredentials
-            pair = self._issue(account, str(uuid.uuid4()))
-            db.insert_session(tx, pair.access_claims.sid, account.id, client, pair.access_claims.exp)
-            db.insert_refresh_token(tx, pair.refresh_claims, digest(pair.refresh))
-        return LoginResponse(access_token=pair.access, refresh_token=pair.refresh, expires_in=self._access_seconds)
-
-    def refresh(self, refresh_token: str) -> RefreshResponse:
+    def refresh(self, refresh_token: str) -> Refreshed:
         """Trade a refresh token for a new pair, with the role and organization that the user has now.
 
-        A retired token is :class:`Unauthorized`: within REFRESH_GRACE_SECONDS of its use it is taken for
-        a retry, later for theft, which ends the session (:class:`RefreshTokenReused`).
+        A retired token gives the same pair again within ``grace_seconds`` of its first use: that is a retry, or
+        two that raced. Later it is taken for theft, which ends the session (:class:`RefreshTokenReused`).
         """
         claims = self._tokens.verify(refresh_token, "refresh")
         self._attempts.take("refresh", claims.sub)
@@ -75,24 +60,36 @@ class Sessions:
             if not db.lock_session(tx, claims.sid):
                 raise Unauthorized
             found = db.find_refresh_token(tx, claims, digest(refresh_token))
-            if isinstance(found, db.Account):
-                return self._rotate(tx, claims, found)
-            if found is None or found.seconds <= self._grace_seconds:
+            if found is None:
                 raise Unauthorized
+            if isinstance(found, db.Account):
+                return self._answer(self._rotate(tx, claims, found))
+            if found.seconds <= self._grace_seconds:
+                return self._answer(self._repeat(tx, claims, found))
             ended = db.end_session(tx, claims.sid)
-        self._report_theft(claims, ended)
-        raise RefreshTokenReused
-
-    def _rotate(self, tx: Connection, old: Claims, account: db.Account) -> RefreshResponse:
-        pair = self._issue(account, old.sid)
-        db.insert_refresh_token(tx, pair.refresh_claims, digest(pair.refresh))
-        db.retire_refresh_token(tx, old.jti, replaced_by=pair.refresh_claims.jti)
-        db.touch_session(tx, old.sid, pair.access_claims.exp)
-        return RefreshResponse(access_token=pair.access, refresh_token=pair.refresh, expires_in=self._access_seconds)
-
-    def _report_theft(self, claims: Claims, ended: list[db.Revocation]) -> None:
         audit.emit("TOKEN_REUSE", claims.sub, "denied", session=claims.sid)
         self._revocations.announce(ended)
+        raise RefreshTokenReused
+
+    def _rotate(self, tx: Connection, old: Claims, account: db.Account) -> Pair:
+        pair = self._pairs.new(account, old.sid)
+        db.insert_refresh_token(tx, pair.stored())
+        db.retire_refresh_token(tx, old.jti, replaced_by=pair.refresh_claims.jti)
+        db.touch_session(tx, old.sid, pair.access_claims.exp)
+        return pair
+
+    def _repeat(self, tx: Connection, old: Claims, retired: db.Retired) -> Pair:
+        if retired.successor is None:
+            raise Unauthorized
+        pair = self._pairs.again(retired.account, old.sid, retired.successor)
+        db.touch_session(tx, old.sid, pair.access_claims.exp)
+        return pair
+
+    def _answer(self, pair: Pair) -> Refreshed:
+        answer = RefreshResponse(
+            access_token=pair.access, refresh_token=pair.refresh, expires_in=self._pairs.access_seconds
+        )
+        return Refreshed(answer, pair.refresh_claims.sub)
 
     def logout(self, caller: Claims) -> None:
         """End the caller's session. Raises :class:`.security.NotDeadEverywhere` where a gateway may not know it yet."""
@@ -101,6 +98,39 @@ class Sessions:
             db.insert_revocation(tx, token)
             ended = db.end_session(tx, caller.sid)
         self._revocations.announce([token, *ended])
+
+    def of(self, caller: Claims) -> SessionList:
+        """The caller's living sessions."""
+        with self._database.transaction() as tx:
+            if not db.is_live(tx, caller):
+                raise Unauthorized
+            rows = db.living_sessions(tx, caller.user_id, LISTED)
+        return SessionList(
+            sessions=[
+                Session(
+                    id=str(row.id),
+                    created_at=row.created_at,
+                    last_used_at=row.last_used_at,
+                    ip=row.ip or "",
+                    user_agent=row.user_agent,
+                    current=str(row.id) == caller.sid,
+                )
+                for row in rows
+            ]
+        )
+
+    def end(self, caller: Claims, sid: uuid.UUID) -> None:
+        """End a session of the caller's, which may be this one; again is no error, so that it can be retried.
+
+        Raises :class:`NotFound` for any other, :class:`.security.NotDeadEverywhere` as signing out does.
+        """
+        with self._database.transaction() as tx:
+            if not db.is_live(tx, caller):
+                raise Unauthorized
+            if not db.owns_session(tx, caller.user_id, str(sid)):
+                raise NotFound
+            ended = db.end_session(tx, str(sid))
+        self._revocations.announce(ended)
 
     def introspect(self, token: str, caller: Claims) -> Introspection:
         """What a token is worth now. An admin learns nothing of another organization's tokens."""
@@ -130,18 +160,3 @@ class Sessions:
             if not db.is_live(tx, claims):
                 return False
             return claims.typ == "access" or isinstance(db.find_refresh_token(tx, claims, digest(token)), db.Account)
-
-    def _issue(self, account: db.Account, sid: str) -> Pair:
-        def issue(typ: TokenType, seconds: int) -> tuple[str, Claims]:
-            return self._tokens.issue(
-                sub=str(account.id), role=account.role, org_id=account.org_id, sid=sid, typ=typ, seconds=seconds
-            )
-
-        access, access_claims = issue("access", self._access_seconds)
-        refresh, refresh_claims = issue("refresh", self._refresh_seconds)
-        return Pair(access=access, access_claims=access_claims, refresh=refresh, refresh_claims=refresh_claims)
-
-
-def digest(token: str) -> bytes:
-    """What is kept of a refresh token."""
-    return hashlib.sha256(token.encode()).digest()

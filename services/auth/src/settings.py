@@ -8,6 +8,7 @@ from heartguard.models.base import Email
 from heartguard.settings import (
     DatabaseSettings,
     Rate,
+    RefreshSettings,
     ServiceSettings,
     ValkeySettings,
     boolean,
@@ -36,10 +37,9 @@ def password(value: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(ServiceSettings, DatabaseSettings, ValkeySettings):
+class Settings(RefreshSettings, ServiceSettings, DatabaseSettings, ValkeySettings):
     """Times are in seconds."""
 
-    refresh_token_ttl: int = variable("REFRESH_TOKEN_TTL", integer(60, 31_536_000), "1209600")
     refresh_grace_seconds: int = variable("REFRESH_GRACE_SECONDS", integer(0, 300), "10")
     bootstrap_admin_email: str = variable("BOOTSTRAP_ADMIN_EMAIL", email, "admin@heartguard.io")
     bootstrap_admin_password: str = variable("BOOTSTRAP_ADMIN_PASSWORD", password)

@@ -1,12 +1,15 @@
 """The endpoints of the auth service."""
 
+import uuid
+
 from heartguard.context import Client
-from heartguard.endpoint import Endpoints
+from heartguard.endpoint import Endpoints, Reply
 from heartguard.models.auth_token import (
     Introspection,
     IntrospectRequest,
     LoginRequest,
     LoginResponse,
+    PasswordChange,
     Profile,
     RefreshRequest,
     RefreshResponse,
@@ -15,11 +18,13 @@ from heartguard.models.auth_token import (
     RoleDescription,
     Roles,
 )
+from heartguard.models.auth_token import Sessions as SessionList
 from heartguard.policy import Audience
 from heartguard.tokens import Claims
 
 from .accounts import Accounts
 from .sessions import Sessions
+from .sign_in import SignIn
 
 endpoints = Endpoints("auth")
 
@@ -33,27 +38,48 @@ ROLES = Roles(
 
 
 @endpoints.post("/auth/register", audience=Audience.PUBLIC, status=201, audit="REGISTER")
-def register(request: RegisterRequest, caller: Claims | None, accounts: Accounts) -> RegisterResponse:
+def register(request: RegisterRequest, caller: Claims | None, accounts: Accounts) -> Reply[RegisterResponse]:
     """Sign a person up."""
-    return accounts.register(request, caller)
+    made = accounts.register(request, caller)
+    return Reply(made, actor=caller.sub if caller else str(made.user_id))
 
 
 @endpoints.post("/auth/login", audience=Audience.PUBLIC, audit="LOGIN")
-def login(request: LoginRequest, client: Client, sessions: Sessions) -> LoginResponse:
+def login(request: LoginRequest, client: Client, sign_in: SignIn) -> Reply[LoginResponse]:
     """Sign in."""
-    return sessions.login(request, client)
+    done = sign_in.login(request, client)
+    return Reply(done.answer, headers={"Set-Cookie": done.set_cookie}, actor=done.user_id)
 
 
 @endpoints.post("/auth/refresh", audience=Audience.PUBLIC, audit="TOKEN_REFRESH")
-def refresh(request: RefreshRequest, sessions: Sessions) -> RefreshResponse:
+def refresh(request: RefreshRequest, sessions: Sessions) -> Reply[RefreshResponse]:
     """Trade a refresh token for a new pair; the old one is retired."""
-    return sessions.refresh(request.refresh_token)
+    done = sessions.refresh(request.refresh_token)
+    return Reply(done.answer, actor=done.user_id)
 
 
 @endpoints.post("/auth/logout", audience=Audience.SIGNED_IN, audit="LOGOUT")
 def logout(caller: Claims, sessions: Sessions) -> None:
     """Sign out: the token, its session and its refresh tokens are dead everywhere."""
     sessions.logout(caller)
+
+
+@endpoints.put("/auth/password", audience=Audience.SIGNED_IN, audit="PASSWORD_CHANGE")
+def change_password(request: PasswordChange, caller: Claims, sign_in: SignIn) -> None:
+    """Choose another password; every other session of the user ends."""
+    sign_in.change_password(request, caller)
+
+
+@endpoints.get("/auth/sessions", audience=Audience.SIGNED_IN)
+def list_sessions(caller: Claims, sessions: Sessions) -> SessionList:
+    """Where the caller is signed in."""
+    return sessions.of(caller)
+
+
+@endpoints.delete("/auth/sessions/{id}", audience=Audience.SIGNED_IN, audit="SESSION_END")
+def end_session(id: uuid.UUID, caller: Claims, sessions: Sessions) -> None:  # noqa: A002 - its name in the path
+    """End one of the caller's sessions, on a lost device perhaps."""
+    sessions.end(caller, id)
 
 
 @endpoints.get("/auth/profile", audience=Audience.SIGNED_IN, etag=True)

@@ -3,9 +3,10 @@
 from flask import Flask
 
 from heartguard.app import create_service_app
+from heartguard.keyring import open_ring
 from heartguard.ratelimit import RateLimiter
 from heartguard.settings import load
-from heartguard.tokens import KeyRing, Tokens
+from heartguard.tokens import Tokens
 from heartguard.valkey import FastValkey
 
 from .addresses import Addresses
@@ -27,7 +28,7 @@ from .views import endpoints
 def create_app(settings: Settings | None = None) -> Flask:
     """Wire the gateway together; without ``settings`` they are read from the environment."""
     settings = settings or load(Settings)
-    tokens = Tokens(KeyRing.from_secret(settings.jwt_secret))
+    tokens = Tokens(open_ring(settings.jwt_secret, settings.jwt_keyring_file))
     valkey = FastValkey(settings.redis_url)
     client = make_client(settings.upstream_timeout)
     upstreams = {name: Upstream(name, url, client) for name, url in settings.upstreams().items()}

@@ -11,6 +11,10 @@ RESPONSE_HEADERS = (
 MAX_AGE = 600
 """Seconds that a browser may remember a preflight's answer."""
 
+_COOKIES = ("Access-Control-Allow-Credentials", "true")
+"""So that a portal on an origin of its own keeps the cookie by which signing in knows the device. No cookie gives
+any right: what a page of another site could make a browser send with one, it could send without."""
+
 Headers = list[tuple[str, str]]
 
 
@@ -24,7 +28,11 @@ class Cors:
         """For an answer to an actual request."""
         if origin is None or origin not in self._allowed:
             return []
-        return [("Access-Control-Allow-Origin", origin), ("Access-Control-Expose-Headers", RESPONSE_HEADERS)]
+        return [
+            ("Access-Control-Allow-Origin", origin),
+            _COOKIES,
+            ("Access-Control-Expose-Headers", RESPONSE_HEADERS),
+        ]
 
     def preflight(self, origin: str | None) -> Headers:
         """For the answer to ``OPTIONS``."""
@@ -32,6 +40,7 @@ class Cors:
         if origin is not None and origin in self._allowed:
             headers += [
                 ("Access-Control-Allow-Origin", origin),
+                _COOKIES,
                 ("Access-Control-Allow-Methods", METHODS),
                 ("Access-Control-Allow-Headers", REQUEST_HEADERS),
                 ("Access-Control-Max-Age", str(MAX_AGE)),

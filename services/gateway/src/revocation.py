@@ -77,6 +77,7 @@ class Revocations:
             active = _read(answer.body).active
         except (ServiceError, msgspec.MsgspecError, ValueError) as error:
             instruments.INTROSPECTIONS.labels("failed").inc()
+            self._service_token = ("", 0.0)  # its key may be gone
             log.warning("introspection", error=repr(error))
             raise Unavailable from error
         instruments.INTROSPECTIONS.labels("active" if active else "inactive").inc()

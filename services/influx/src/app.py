@@ -4,8 +4,9 @@ from flask import Flask
 
 from heartguard.app import create_service_app
 from heartguard.database import Database
+from heartguard.keyring import open_ring
 from heartguard.settings import load
-from heartguard.tokens import KeyRing, Tokens
+from heartguard.tokens import Tokens
 
 from .db import PostgresStore
 from .settings import Settings
@@ -21,7 +22,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app = create_service_app(
         endpoints,
         settings,
-        Tokens(KeyRing.from_secret(settings.jwt_secret)),
+        Tokens(open_ring(settings.jwt_secret, settings.jwt_keyring_file)),
         resources=[TimeSeries(store)],
         checks={"postgres": store.check},
     )

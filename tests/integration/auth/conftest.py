@@ -12,6 +12,7 @@ from lxml import etree
 from redis import Redis
 from sqlalchemy import text
 
+from heartguard import audit
 from heartguard.database import Database
 from heartguard.errors import Unavailable
 from heartguard.ratelimit import RateLimiter
@@ -112,8 +113,8 @@ def run_service(environ: dict[str, str]) -> Callable[..., AbstractContextManager
 
 @pytest.fixture
 def speak() -> Callable[..., "Api"]:
-    """Gives an :class:`Api` of a service: ``speak(app)`` or ``speak(app, "xml")``."""
-    return lambda app, fmt="json": Api(app, fmt)
+    """Gives an :class:`Api` of a service: ``speak(app)``, ``speak(app, "xml")`` or ``speak(app, cookies=True)``."""
+    return lambda app, fmt="json", cookies=False: Api(app, fmt, cookies=cookies)
 
 
 @pytest.fixture
@@ -134,6 +135,20 @@ def accounts(environ: dict[str, str], database: Database) -> Iterator[Callable[.
 
     yield make
     fast.close()
+
+
+@pytest.fixture
+def audited(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, str]]:
+    """Action, actor and outcome of the events for the audit trail, as they come."""
+    events: list[tuple[str, str, str]] = []
+    emit = audit.emit
+
+    def note(action: str, actor: str, outcome: audit.Outcome = "success", **payload: Any) -> None:
+        events.append((action, actor, outcome))
+        emit(action, actor, outcome, **payload)
+
+    monkeypatch.setattr(audit, "emit", note)
+    return events
 
 
 @pytest.fixture
@@ -159,16 +174,18 @@ class Answer:
 
 
 class Api:
-    """Speaks to the service in one format."""
+    """Speaks to the service in one format; without ``cookies`` every sign-in is from a new device."""
 
-    def __init__(self, app: Flask, fmt: str) -> None:
-        self._client = app.test_client()
+    def __init__(self, app: Flask, fmt: str, *, cookies: bool = False) -> None:
+        self._client = app.test_client(use_cookies=cookies)
         self._media_type = f"application/{fmt}"
         self._xml = fmt == "xml"
 
-    def post(self, path: str, root: str, token: str | None = None, /, **properties: Any) -> Answer:
+    def post(
+        self, path: str, root: str, token: str | None = None, /, method: str = "POST", **properties: Any
+    ) -> Answer:
         body = _to_xml(root, properties) if self._xml else None
-        return self._send("POST", path, token, body, None if self._xml else properties)
+        return self._send(method, path, token, body, None if self._xml else properties)
 
     def get(self, path: str, token: str | None = None) -> Answer:
         return self._send("GET", path, token)
@@ -190,6 +207,14 @@ class Api:
     def admin(self) -> str:
         """An access token of the first admin."""
         return self.signed_in(**ADMIN)["access_token"]
+
+    def change_password(self, token: str, current: str, new: str) -> Answer:
+        return self.post(
+            "/auth/password", "PasswordChange", token, method="PUT", current_password=current, new_password=new
+        )
+
+    def delete(self, path: str, token: str) -> Answer:
+        return self._send("DELETE", path, token)
 
     def refresh(self, refresh_token: str) -> Answer:
         return self.post("/auth/refresh", "RefreshRequest", refresh_token=refresh_token)

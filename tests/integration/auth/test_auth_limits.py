@@ -38,7 +38,7 @@ def test_registrations_and_refreshes_are_limited_too(run_service: Any, speak: An
         api = speak(app)
         assert [api.register(email=EMAIL).status for _ in range(4)] == [201, 409, 409, 429]
         token = api.signed_in(EMAIL)["refresh_token"]
-        assert [api.refresh(token).status for _ in range(4)] == [200, 401, 401, 429]
+        assert [api.refresh(token).status for _ in range(4)] == [200, 200, 200, 429]
 
 
 def test_without_valkey_there_still_is_a_limit(run_service: Any, speak: Any, tmp_path: Any) -> None:

@@ -150,6 +150,7 @@ def test_preflights(gateway: Fixture, service: Fixture, method: str, path: str) 
     response = gateway(method, path, headers=headers)
     assert (response.status_code, response.data) == (204, b"")
     assert response.headers["Access-Control-Allow-Origin"] == "https://portal.hg.io"
+    assert response.headers["Access-Control-Allow-Credentials"] == "true"
     assert "PUT" in response.headers["Access-Control-Allow-Methods"]
     assert "Authorization" in response.headers["Access-Control-Allow-Headers"]
     assert "Origin" in response.headers["Vary"]

@@ -1,0 +1,102 @@
+"""Passwords put to use: signing in with one, and changing it."""
+
+import uuid
+from dataclasses import dataclass
+
+from heartguard import audit
+from heartguard.context import Client
+from heartguard.database import Database
+from heartguard.errors import Unauthorized
+from heartguard.models.auth_token import LoginRequest, LoginResponse, PasswordChange
+from heartguard.tokens import Claims
+
+from . import db, passwords
+from .attempts import Attempts
+from .devices import Devices
+from .lockout import Lockout
+from .pairs import Pair, Pairs
+from .revocations import Revocations
+from .security import InvalidCredentials, UnacceptablePassword, WrongCurrentPassword
+
+
+@dataclass(frozen=True)
+class SignedIn:
+    """The answer, who it is, and the header that lets the device be known next time."""
+
+    answer: LoginResponse
+    user_id: str
+    set_cookie: str
+
+
+class SignIn:
+    def __init__(
+        self,
+        database: Database,
+        pairs: Pairs,
+        revocations: Revocations,
+        attempts: Attempts,
+        lockout: Lockout,
+        devices: Devices,
+    ) -> None:
+        self._database = database
+        self._pairs = pairs
+        self._revocations = revocations
+        self._attempts = attempts
+        self._lockout = lockout
+        self._devices = devices
+
+    def login(self, request: LoginRequest, client: Client) -> SignedIn:
+        """Begin a session. Takes as long whether the address is known or not.
+
+        Raises :class:`InvalidCredentials`, or :class:`.security.TooManyFailures` where the account is locked: for
+        all new devices together, and for each known one by itself.
+        """
+        email = request.email.lower()
+        device = self._devices.recognize(client, email)
+        with self._lockout.attempt(email, device):
+            self._attempts.take("login", email, device)
+            pair = self._begin(*self._verified(email, request.password), request.password, client)
+        answer = LoginResponse(
+            access_token=pair.access, refresh_token=pair.refresh, expires_in=self._pairs.access_seconds
+        )
+        return SignedIn(answer, pair.access_claims.sub, self._devices.cookie(client, email, device))
+
+    def _verified(self, email: str, password: str) -> tuple[db.Account, db.Credentials]:
+        with self._database.transaction() as tx:
+            known = db.find_credentials(tx, email)
+        if not passwords.matches(known[1].password_hash if known else None, password) or known is None:
+            audit.emit("LOGIN_FAILED", str(known[1].user_id) if known else "unknown", "failure")
+            raise InvalidCredentials
+        return known
+
+    def _begin(self, account: db.Account, verified: db.Credentials, password: str, client: Client) -> Pair:
+        stored = verified.password_hash
+        kept = passwords.hashed(password) if passwords.outdated(stored) else stored
+        pair = self._pairs.new(account, str(uuid.uuid4()))
+        with self._database.transaction() as tx:
+            if not db.begin_session(tx, verified, kept, client, pair.stored()):
+                raise InvalidCredentials
+        return pair
+
+    def change_password(self, request: PasswordChange, caller: Claims) -> None:
+        """Replace the caller's password; every other session of the user ends, access tokens too.
+
+        Raises :class:`WrongCurrentPassword` (which counts as a failed attempt and so can lock),
+        :class:`UnacceptablePassword`, :class:`.security.NotDeadEverywhere` as signing out does.
+        """
+        if problem := passwords.problem(request.new_password):
+            raise UnacceptablePassword(problem, "/new_password")
+        with self._database.transaction() as tx:
+            known = db.find_own_credentials(tx, caller)
+        if known is None:
+            raise Unauthorized
+        with self._lockout.attempt("password", caller.sub):
+            if not passwords.matches(known.password_hash, request.current_password):
+                audit.emit("PASSWORD_CHANGE", caller.sub, "failure")
+                raise WrongCurrentPassword
+            new_hash = passwords.hashed(request.new_password)
+            with self._database.transaction() as tx:
+                if not db.change_password(tx, known, new_hash):
+                    raise WrongCurrentPassword
+                ended = db.end_other_sessions(tx, caller.user_id, caller.sid)
+        self._revocations.announce(ended)
