@@ -39,7 +39,7 @@ class Body:
     def __init__(self, content: bytes | None = None, file: IO[bytes] | None = None, length: int = 0) -> None:
         self.content = content
         self.file = file
-        self.length = length
+        self.length = len(content) if content else length
 
     def chunks(self) -> Iterator[bytes]:
         """The file from its beginning."""
@@ -105,7 +105,7 @@ class Bodies:
             raise
         if file is not None:
             return Body(file=file, length=received)
-        return Body(b"".join(held), length=received)
+        return Body(b"".join(held))
 
     def _read(self, source: Input, size: int, deadline: float) -> bytes:
         reading = self._readers.submit(source.read, size)

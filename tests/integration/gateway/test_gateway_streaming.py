@@ -3,6 +3,7 @@
 import hashlib
 import socket
 import time
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -72,7 +73,7 @@ def test_an_answer_that_breaks_off_is_not_made_to_look_complete(make: Fixture, k
 
     with kit.raw_server(handle) as url:
         response = make(AUTH_URL=url)("GET", "/auth/health", buffered=False)
-        with pytest.raises(Exception, match="body"):
+        with pytest.raises(Exception, match="ended before"):
             for _ in response.iter_encoded():
                 pass
         response.close()
@@ -84,8 +85,9 @@ def test_a_client_that_goes_away_lets_go_of_the_service(make: Fixture, kit: Fixt
     def handle(connection: socket.socket) -> None:
         connection.recv(65_536)
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10000000\r\n\r\n" + b"x" * 200_000)
-        while connection.recv(65_536):
-            pass
+        with suppress(ConnectionResetError):
+            while connection.recv(65_536):
+                pass
         hung_up.append(time.monotonic())
 
     with kit.raw_server(handle) as url:
