@@ -147,15 +147,16 @@ def raw_server(handle: Callable[[socket.socket], None]) -> Iterator[str]:
 
 
 @contextmanager
-def gateway_process(port: int, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
-    """The gateway as it really runs, in a process of its own; begins once it answers."""
+def gateway_process(port: int, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The gateway as it really runs, in a process of its own; begins once it listens, beside who does already."""
+    others = listeners(port)
     environ = {**os.environ, "JWT_SECRET": SECRET, "GATEWAY_PORT": str(port), **variables}
-    command = [sys.executable, "-m", "heartguard.serve", "gateway"]
+    command = [sys.executable, "-m", "heartguard.serve", "gateway", *arguments]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, env=environ, cwd=ROOT, stdout=log, stderr=log)
         try:
             end = time.monotonic() + 20
-            while not listens(port):
+            while listeners(port) == others:
                 assert process.poll() is None, log
                 assert time.monotonic() < end
                 time.sleep(0.05)
@@ -169,9 +170,10 @@ def gateway_process(port: int, **variables: str) -> Iterator[subprocess.Popen[by
                 process.wait()
 
 
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+def listeners(port: int) -> int:
+    """How many sockets listen on the port."""
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    return sum(fields[1].endswith(f":{port:04X}") and fields[3] == "0A" for fields in map(str.split, lines))
 
 
 _clients = count(1)

@@ -4,6 +4,7 @@ import http.client
 import signal
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -15,6 +16,7 @@ from redis import Redis
 
 Fixture = Any
 
+CLOSED_BEFORE_READ = 0
 AT_ONCE = 16
 SIZE = 10 * 1024 * 1024
 MOST_GROWTH = 64 * 1024 * 1024
@@ -56,7 +58,9 @@ def exchange(port: int, token: str) -> int:
     """Send a large body, take a large answer; the bytes that came."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     headers = {"Authorization": f"Bearer {token}", "Content-Length": str(SIZE), "Content-Type": "text/plain"}
-    connection.request("POST", "/timeseries/write", body=(bytes(65_536) for _ in range(SIZE // 65_536)), headers=headers)
+    connection.request(
+        "POST", "/timeseries/write", body=(bytes(65_536) for _ in range(SIZE // 65_536)), headers=headers
+    )
     answer = connection.getresponse()
     assert answer.status == 200
     received = 0
@@ -105,11 +109,45 @@ def test_what_is_under_way_is_finished_when_it_is_told_to_stop(
         time.sleep(1.5)
         return "200 OK", [("Content-Type", "application/json")], [b"{}"]
 
-    with kit.Service(reply=slow).running() as service, ThreadPoolExecutor(3) as pool:
-        with kit.gateway_process(port, REDIS_URL=valkey_url, AUTH_URL=service.url) as gateway:
-            asked = [pool.submit(ask, port) for _ in range(3)]
-            assert begun.wait(10)
-            time.sleep(0.3)
-            gateway.send_signal(signal.SIGTERM)
-            assert [one.result() for one in asked] == [200] * 3
-            assert gateway.wait(15) == 0
+    with (
+        kit.Service(reply=slow).running() as service,
+        ThreadPoolExecutor(3) as pool,
+        kit.gateway_process(port, REDIS_URL=valkey_url, AUTH_URL=service.url) as gateway,
+    ):
+        asked = [pool.submit(ask, port) for _ in range(3)]
+        assert begun.wait(10)
+        time.sleep(0.3)
+        gateway.send_signal(signal.SIGTERM)
+        assert [one.result() for one in asked] == [200] * 3
+        assert gateway.wait(15) == 0
+
+
+def test_a_successor_takes_over_and_nothing_is_dropped(
+    kit: Fixture, service: Fixture, valkey_url: str, free_port: Callable[[], int]
+) -> None:
+    port, done = free_port(), Event()
+    variables = {"REDIS_URL": valkey_url, "AUTH_URL": service.url, "RATE_LIMIT": "1000000/s"}
+
+    def keep_asking() -> Counter[int]:
+        seen = Counter[int]()
+        while not done.is_set():
+            try:
+                seen[ask(port)] += 1
+            except (http.client.RemoteDisconnected, ConnectionResetError):
+                seen[CLOSED_BEFORE_READ] += 1  # connected in the very instant; asks again, as any client would
+        return seen
+
+    with kit.gateway_process(port, **variables) as first, ThreadPoolExecutor(8) as pool:
+        clients = [pool.submit(keep_asking) for _ in range(8)]
+        try:
+            with kit.gateway_process(port, "--join", **variables):
+                first.send_signal(signal.SIGTERM)
+                assert first.wait(15) == 0
+                time.sleep(0.3)
+                done.set()
+                seen = sum((client.result() for client in clients), Counter[int]())
+        finally:
+            done.set()
+    assert seen.pop(CLOSED_BEFORE_READ, 0) <= 8
+    assert set(seen) == {200}
+    assert seen[200] == len(service.seen), "what a service was asked, a client was answered"
