@@ -130,9 +130,9 @@ class Connection:
                 self._socket.sendall(chunk)
         except (BlockingIOError, TimeoutError, ssl.SSLWantWriteError) as error:
             raise TooSlow from error
-        except OSError:
+        except OSError as error:
             if body.file is None:
-                raise
+                raise Broken(repr(error)) from error
             # The service hung up in the middle of a long body: most likely it has said why.
 
     def _receive(self) -> None:
