@@ -28,8 +28,7 @@ def traceparent(given: str | None) -> str:
     """The W3C trace context to pass on: the given one where it is well formed, else a new trace."""
     if given and TRACEPARENT.match(given):
         return given
-    digits = f"{random.getrandbits(192) | 1 << 191 | 1:048x}"
-    return f"00-{digits[:32]}-{digits[32:]}-01"
+    return f"00-{random.getrandbits(128) | 1:032x}-{random.getrandbits(64) | 1:016x}-01"
 
 
 def trace_id(given: str | None) -> str | None:

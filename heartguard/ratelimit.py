@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from .errors import ServiceError, Unavailable
-from .resp import Script
+from .resp import Meanwhile, Script
 from .settings import Rate
 from .valkey import FastValkey
 
@@ -133,14 +133,17 @@ class RateLimiter:
         self._valkey = valkey
         self._memory = MemoryBuckets()
 
-    def take(self, buckets: Sequence[Bucket], lookups: Sequence[str] = ()) -> Taken:
-        """Take one token from each bucket, or none from any; look keys up on the way."""
+    def take(self, buckets: Sequence[Bucket], lookups: Sequence[str] = (), meanwhile: Meanwhile | None = None) -> Taken:
+        """Take one token from each bucket, or none from any; look keys up on the way.
+
+        ``meanwhile`` as in :meth:`FastValkey.run`.
+        """
         keys, arguments = [], [str(len(buckets))]
         for bucket in buckets:
             keys.append(bucket.key)
             arguments += bucket.policy.arguments
         try:
-            answer, run_id = self._valkey.run(_TAKE, [*keys, *lookups], arguments)
+            answer, run_id = self._valkey.run(_TAKE, [*keys, *lookups], arguments, meanwhile)
         except Unavailable:
             return self._memory.take(buckets)
         end = 1 + 2 * len(buckets)

@@ -12,11 +12,14 @@ from typing import Any
 import hiredis
 from redis.connection import SSLConnection, parse_url
 
+from .sockets import Quick
+
 CONNECT_TIMEOUT = 0.5
 TIMEOUT = 0.5
 """Seconds that any answer may take."""
 
 Argument = str | int | bytes
+Meanwhile = Callable[[], None]
 
 _RUN_ID = re.compile(rb"run_id:(\w+)")
 _pack: Callable[[tuple[Argument, ...]], bytes] = hiredis.pack_command  # type: ignore[assignment]
@@ -40,7 +43,7 @@ class Connection:
         where: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]
         self._reader = hiredis.Reader()
         self._socket = _open(where)
-        self._recv = self._socket.recv
+        self._quick = None if isinstance(self._socket, ssl.SSLSocket) else Quick(self._socket)
         try:
             if (password := where.get("password")) is not None:
                 self.call("AUTH", where.get("username") or "default", password)
@@ -51,18 +54,25 @@ class Connection:
             self.close()
             raise
 
-    def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
+    def run(
+        self, script: Script, keys: Sequence[str], arguments: Sequence[Argument], meanwhile: Meanwhile | None = None
+    ) -> Any:
+        """``meanwhile`` is called while Valkey works. It must not raise, and may be called more than once."""
         try:
-            return self.call("EVALSHA", script.sha, len(keys), *keys, *arguments)
+            return self.call("EVALSHA", script.sha, len(keys), *keys, *arguments, meanwhile=meanwhile)
         except hiredis.ReplyError as error:
             if not str(error).startswith("NOSCRIPT"):
                 raise
         return self.call("EVAL", script.source, len(keys), *keys, *arguments)
 
-    def call(self, *command: Argument) -> Any:
-        self._socket.sendall(_pack(command))
+    def call(self, *command: Argument, meanwhile: Meanwhile | None = None) -> Any:
+        (self._quick or self._socket).sendall(_pack(command))
+        if meanwhile is not None:
+            meanwhile()
         while (answer := self._reader.gets()) is False:
-            received = self._recv(65_536)
+            received = self._quick.received() if self._quick else None
+            if received is None:
+                received = self._socket.recv(65_536)
             if not received:
                 raise ConnectionError("Valkey closed the connection")
             self._reader.feed(received)
@@ -71,6 +81,8 @@ class Connection:
         return answer
 
     def close(self) -> None:
+        if self._quick:
+            self._quick.forget()
         with suppress(OSError):
             self._socket.close()
 

@@ -29,13 +29,17 @@ BACKLOG = 1024
 BACKPRESSURE_PER_THREAD = 32
 
 
-def serve(service: Service, *, host: str = "127.0.0.1", port: int | None = None) -> None:
-    """Serve until told to stop. Raises :class:`SettingsError` where that cannot begin."""
+def serve(service: Service, *, host: str = "127.0.0.1", port: int | None = None, join: bool = False) -> None:
+    """Serve until told to stop. Raises :class:`SettingsError` where that cannot begin.
+
+    With ``join`` the port may be held already by a predecessor, which is to be stopped once this one answers.
+    """
     environ = own_settings(service, environment())
     load(import_module(f"{service.package}.settings").Settings, environ)
     settings = server_settings(service, environ)
     port = port or settings.port
-    wait_for_port(service, host, port)
+    if not join:
+        wait_for_port(service, host, port)
     os.environ |= environ  # which is all that the workers see
     Granian(
         f"{service.package}.app:create_app",
@@ -72,9 +76,12 @@ def main() -> None:
     parser.add_argument("service", choices=sorted(SERVICES))
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, help="default: the service's own, e.g. AUTH_PORT")
+    parser.add_argument(
+        "--join", action="store_true", help="share the port with a predecessor, to be stopped once this one answers"
+    )
     given = parser.parse_args()
     try:
-        serve(SERVICES[given.service], host=given.host, port=given.port)
+        serve(SERVICES[given.service], host=given.host, port=given.port, join=given.join)
     except SettingsError as error:
         sys.exit(str(error))
 

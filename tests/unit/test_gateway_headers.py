@@ -39,7 +39,7 @@ def test_what_connection_names_is_dropped() -> None:
 
 
 def test_no_user_agent_is_made_up_and_no_token_shown_where_none_is_read() -> None:
-    assert passed(HTTP_AUTHORIZATION="Bearer x", authorization=False) == {"user-agent": ""}
+    assert passed(HTTP_AUTHORIZATION="Bearer x", authorization=False) == {}
 
 
 def test_header_values_outside_ascii_do_not_pass() -> None:

@@ -21,7 +21,7 @@ from .reports import Reports
 from .revocation import Revocations
 from .routes import Routes
 from .settings import Settings
-from .upstream import Upstream, make_client
+from .upstream import Upstream
 from .views import endpoints
 
 
@@ -30,8 +30,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     settings = settings or load(Settings)
     tokens = Tokens(open_ring(settings.jwt_secret, settings.jwt_keyring_file))
     valkey = FastValkey(settings.redis_url)
-    client = make_client(settings.upstream_timeout)
-    upstreams = {name: Upstream(name, url, client) for name, url in settings.upstreams().items()}
+    upstreams = {name: Upstream(name, url, settings.upstream_timeout) for name, url in settings.upstreams().items()}
     addresses = Addresses(settings.trusted_proxies)
     guard = Guard(
         Authenticator(tokens),
@@ -55,5 +54,6 @@ def create_app(settings: Settings | None = None) -> Flask:
         upstreams=upstreams,
         reports=Reports(settings.log_level),
     )
-    app.extensions["heartguard.close"] = [bodies.close, client.close, valkey.close]
+    closing = [upstream.close for upstream in upstreams.values()]
+    app.extensions["heartguard.close"] = [bodies.close, valkey.close, *closing]
     return app

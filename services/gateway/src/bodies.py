@@ -39,7 +39,7 @@ class Body:
     def __init__(self, content: bytes | None = None, file: IO[bytes] | None = None, length: int = 0) -> None:
         self.content = content
         self.file = file
-        self.length = length
+        self.length = len(content) if content else length
 
     def chunks(self) -> Iterator[bytes]:
         """The file from its beginning."""
@@ -66,32 +66,30 @@ class Bodies:
         self._readers.shutdown(wait=False, cancel_futures=True)
 
     def receive(self, environ: WSGIEnvironment, limit: int) -> Body:
-        """The body. Raises 400 (cut short), 408 (too slow) or 413 (over ``limit`` bytes)."""
+        """The body. Raises 400 (cut short), 408 (too slow), 411 (in chunks) or 413 (over ``limit`` bytes)."""
         stated = stated_length(environ)
         if stated == 0:
             return Body(b"") if environ.get("CONTENT_LENGTH") else NONE
-        if stated is not None and stated > limit:
+        if stated > limit:
             raise ServiceError(413)
-        body = self._collect(environ["wsgi.input"], stated, limit)
-        if stated is not None and body.length != stated:
+        body = self._collect(environ["wsgi.input"], stated)
+        if body.length != stated:
             body.close()
             raise Malformed("The body ends before its stated length")
         return body
 
-    def _collect(self, source: Input, stated: int | None, limit: int) -> Body:
+    def _collect(self, source: Input, stated: int) -> Body:
         begun = time.monotonic()
         received = 0
         held: list[bytes] = []
         file: IO[bytes] | None = None
         try:
-            while stated is None or received < stated:
-                wanted = CHUNK if stated is None else min(CHUNK, stated - received)
-                chunk = self._read(source, wanted, begun + self._patience + received / SLOWEST)
+            while received < stated:
+                deadline = begun + self._patience + received / SLOWEST
+                chunk = self._read(source, min(CHUNK, stated - received), deadline)
                 if not chunk:
                     break
                 received += len(chunk)
-                if received > limit:
-                    raise ServiceError(413)
                 held.append(chunk)
                 if received > IN_MEMORY:
                     file = file or TemporaryFile()  # noqa: SIM115 - the Body closes it
@@ -105,7 +103,7 @@ class Bodies:
             raise
         if file is not None:
             return Body(file=file, length=received)
-        return Body(b"".join(held), length=received)
+        return Body(b"".join(held))
 
     def _read(self, source: Input, size: int, deadline: float) -> bytes:
         reading = self._readers.submit(source.read, size)
@@ -122,8 +120,12 @@ def _close(file: IO[bytes] | None) -> None:
             file.close()
 
 
-def stated_length(environ: WSGIEnvironment) -> int | None:
-    """The length of the body, None for one in chunks. Raises 400 where that is not said clearly."""
+def stated_length(environ: WSGIEnvironment) -> int:
+    """The length of the body. Raises 400 where that is not said clearly, 411 for a body in chunks.
+
+    The web server hands over a body in chunks that is malformed, or cut short, as if it were complete. A service
+    would take the half for the whole, and nobody could tell.
+    """
     length = environ.get("CONTENT_LENGTH") or None
     encoding = environ.get("HTTP_TRANSFER_ENCODING")
     if encoding is None:
@@ -136,4 +138,4 @@ def stated_length(environ: WSGIEnvironment) -> int | None:
         raise Malformed("Content-Length and Transfer-Encoding exclude each other")
     if encoding.strip().lower() != "chunked":
         raise Malformed("Transfer-Encoding can only be chunked")
-    return None
+    raise ServiceError(411, "Send the body with a Content-Length, not in chunks")

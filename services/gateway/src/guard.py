@@ -3,6 +3,7 @@
 from heartguard.errors import Unauthorized
 from heartguard.policy import Audience, authorize
 from heartguard.ratelimit import Bucket, Policy, RateLimiter
+from heartguard.resp import Meanwhile
 from heartguard.settings import Rate
 from heartguard.tokens import Claims
 
@@ -35,13 +36,22 @@ class Guard:
         """Count a request that leads nowhere: 429 where there have been too many."""
         self._take(visit, None, strict=False)
 
-    def admit(self, visit: Visit, audience: Audience, *, optional_caller: bool = False, strict: bool = False) -> None:
+    def admit(
+        self,
+        visit: Visit,
+        audience: Audience,
+        *,
+        optional_caller: bool = False,
+        strict: bool = False,
+        meanwhile: Meanwhile | None = None,
+    ) -> None:
         """Raise 429, 401, 503 (nobody can tell whether the token was revoked) or 403; else note the caller.
 
+        ``meanwhile`` is work for the time that Valkey takes, see :meth:`heartguard.valkey.FastValkey.run`.
         The token is verified first, for its user's bucket, but what is wrong with it is told after the limit.
         """
         claims, bad_token = self._verify(visit, audience, optional_caller=optional_caller)
-        self._take(visit, claims, strict=strict)
+        self._take(visit, claims, strict=strict, meanwhile=meanwhile)
         if bad_token is not None:
             raise bad_token
         if claims is not None:
@@ -61,14 +71,14 @@ class Guard:
         except Unauthorized as error:
             return None, error
 
-    def _take(self, visit: Visit, claims: Claims | None, *, strict: bool) -> None:
+    def _take(self, visit: Visit, claims: Claims | None, *, strict: bool, meanwhile: Meanwhile | None = None) -> None:
         owner = visit.address.owner
         buckets = [Bucket(self._strict if strict else self._per_ip, owner)]
         if claims is None:
-            taken = self._limiter.take(buckets)
+            taken = self._limiter.take(buckets, (), meanwhile)
         else:
             buckets.append(Bucket(self._per_user, claims.sub))
-            taken = self._limiter.take(buckets, self._revocations.keys(claims))
+            taken = self._limiter.take(buckets, self._revocations.keys(claims), meanwhile)
         visit.taken = taken
         if not taken.allowed:
             for policy in taken.exhausted:

@@ -1,7 +1,8 @@
 """Which headers pass, in both directions (section 1 of the contract)."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
+from functools import lru_cache
 from wsgiref.types import WSGIEnvironment
 
 Headers = list[tuple[str, str]]
@@ -37,27 +38,23 @@ def _passing_name(key: str) -> str:
 
 def from_client(environ: WSGIEnvironment, *, authorization: bool) -> Headers:
     """The client's headers that a service gets to see; ``authorization`` only where the route reads it."""
-    names = _names
-    passed: Headers = []
-    for key in environ:
-        name = names.get(key)
-        if name is None:
-            name = _passing_name(key)
-        if name and (value := environ[key]).isascii():
-            passed.append((name, value))
+    names = _names if environ.keys() <= _names.keys() else {key: _passing_name(key) for key in environ}
+    passed = [(name, value) for key, value in environ.items() if (name := names[key]) and value.isascii()]
     if content_type := environ.get("CONTENT_TYPE"):
         passed.append(("content-type", content_type))
-    if "HTTP_USER_AGENT" not in environ:
-        passed.append(("user-agent", ""))
     return _less(passed, environ.get("HTTP_CONNECTION"), () if authorization else ("authorization",))
 
 
-def _less(headers: Headers, connection: str | None, names: Iterable[str]) -> Headers:
+def _less(headers: Headers, connection: str | None, names: Collection[str]) -> Headers:
     """The headers without those of ``names``, and without those that ``Connection`` says are for one hop only."""
-    dropped = {*names}
-    if connection:
-        dropped.update(token.strip().lower() for token in connection.split(","))
+    dropped = _one_hop(connection).union(names) if connection else names
     return [pair for pair in headers if pair[0] not in dropped] if dropped else headers
+
+
+@lru_cache(maxsize=256)
+def _one_hop(connection: str) -> frozenset[str]:
+    """The names that a ``Connection`` header lists, less those that never pass."""
+    return frozenset(token.strip().lower() for token in connection.split(",")) - HOP_BY_HOP - {"close", ""}
 
 
 _NOT_FROM_SERVICES = HOP_BY_HOP | {
@@ -79,11 +76,9 @@ def from_service(headers: Headers) -> Headers:
                 vary = merge_vary(vary, pair[1])
             elif name == "connection":
                 connection = pair[1]
-        elif name.startswith("access-control-"):
-            continue
-        else:
-            cached = cached or name == "cache-control"
+        elif not name.startswith("access-control-"):
             passed.append(pair)
+            cached = cached or name == "cache-control"
     if connection:
         passed = _less(passed, connection, ())
     passed += (("vary", vary), ("x-content-type-options", "nosniff"))

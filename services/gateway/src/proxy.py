@@ -93,17 +93,29 @@ class Proxy:
             self._guard.limit(visit)
             raise
         visit.route = route
-        self._guard.admit(visit, route.audience, optional_caller=route.optional_caller, strict=route.stricter)
         if query := visit.environ.get("QUERY_STRING"):
             target = f"{target}?{query}"
-        return self._forward(visit, route, target)
+        headers: Headers = []
 
-    def _forward(self, visit: Visit, route: Route, target: str) -> Answer:
-        environ = visit.environ
-        headers = from_client(environ, authorization=route.reads_token)
-        headers += self._own_headers(visit)
+        def prepare() -> None:
+            headers[:] = from_client(visit.environ, authorization=route.reads_token)
+            headers.extend(self._own_headers(visit))
+
+        self._guard.admit(
+            visit,
+            route.audience,
+            optional_caller=route.optional_caller,
+            strict=route.stricter,
+            meanwhile=prepare,
+        )
+        if not headers:
+            prepare()
+        return self._forward(visit, route, target, headers)
+
+    def _forward(self, visit: Visit, route: Route, target: str, headers: Headers) -> Answer:
         upstream = self._upstreams[route.service]
-        body = NONE if visit.method in {"GET", "HEAD"} else self._bodies.receive(environ, route.body_limit)
+        bodiless = visit.method in {"GET", "HEAD"}
+        body = NONE if bodiless else self._bodies.receive(visit.environ, route.body_limit)
         try:
             answer = upstream.send(visit.method, target, headers, body)
         finally:

@@ -74,10 +74,10 @@ class Reports:
             path=visit.path[:LONGEST_PATH],
             route=route,
             status=status,
-            latency_ms=round(seconds * 1000, 3),
+            latency_ms=_milliseconds(seconds),
         )
         if visit.upstream_seconds is not None:
-            line.upstream_ms = round(visit.upstream_seconds * 1000, 3)
+            line.upstream_ms = _milliseconds(visit.upstream_seconds)
         if visit.claims is not None:
             line.user_id = visit.claims.user_id
             line.org_id = visit.claims.org_id
@@ -97,6 +97,10 @@ class Reports:
                 route=visit.route.path,
                 status=status,
             )
+
+
+def _milliseconds(seconds: float) -> float:
+    return int(seconds * 1_000_000) / 1000
 
 
 class Lines:

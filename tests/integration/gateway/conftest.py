@@ -1,8 +1,13 @@
 """The gateway in this process, on a real Valkey, before services that are small but really there."""
 
 import json
+import os
 import socket
+import subprocess
+import sys
+import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -16,7 +21,7 @@ from redis import Redis
 from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.test import Client, TestResponse
 
-from heartguard.settings import load
+from heartguard.settings import ROOT, load
 from heartguard.tokens import KeyRing, Tokens
 from heartguard.valkey import REVOCATIONS_COMPLETE
 from services.gateway.src.app import create_app
@@ -141,6 +146,36 @@ def raw_server(handle: Callable[[socket.socket], None]) -> Iterator[str]:
         thread.join(5)
 
 
+@contextmanager
+def gateway_process(port: int, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The gateway as it really runs, in a process of its own; begins once it listens, beside who does already."""
+    others = listeners(port)
+    environ = {**os.environ, "JWT_SECRET": SECRET, "GATEWAY_PORT": str(port), **variables}
+    command = [sys.executable, "-m", "heartguard.serve", "gateway", *arguments]
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(command, env=environ, cwd=ROOT, stdout=log, stderr=log)
+        try:
+            end = time.monotonic() + 20
+            while listeners(port) == others:
+                assert process.poll() is None, log
+                assert time.monotonic() < end
+                time.sleep(0.05)
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def listeners(port: int) -> int:
+    """How many sockets listen on the port."""
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    return sum(fields[1].endswith(f":{port:04X}") and fields[3] == "0A" for fields in map(str.split, lines))
+
+
 _clients = count(1)
 
 
@@ -198,6 +233,7 @@ class Kit:
     issue: Callable[..., str] = issue
     error_of: Callable[[TestResponse], dict[str, str]] = error_of
     tokens: Callable[[], Tokens] = tokens
+    gateway_process: Callable[..., AbstractContextManager[subprocess.Popen[bytes]]] = gateway_process
     secret: str = SECRET
 
 

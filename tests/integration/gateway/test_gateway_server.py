@@ -151,7 +151,7 @@ def test_head_keeps_the_length(server: tuple[int, Path], module_service: Fixture
         (b"BREW /auth/login HTTP/1.1\r\nHost: a\r\n\r\n", 405),
         (b"POST /auth/login HTTP/1.1\r\nHost: a\r\nContent-Length: 1025\r\n\r\n", 413),
         (b"POST /auth/login HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
-         b"600\r\n" + b"x" * 0x600 + b"\r\n0\r\n\r\n", 413),
+         b"600\r\n" + b"x" * 0x600 + b"\r\n0\r\n\r\n", 411),
     ],
 )  # fmt: skip
 def test_requests_that_are_refused(

@@ -3,6 +3,7 @@
 import hashlib
 import socket
 import time
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -22,15 +23,13 @@ def test_a_long_request_body_arrives_whole(gateway: Fixture, service: Fixture, k
     assert seen.header("Content-Length") == str(len(content))
 
 
-def test_a_body_in_chunks_arrives_with_a_length(gateway: Fixture, service: Fixture, kit: Fixture) -> None:
+def test_a_body_in_chunks_is_refused(gateway: Fixture, service: Fixture, kit: Fixture) -> None:
     builder = EnvironBuilder(path="/timeseries/write", method="POST", data=b"abc", content_type="text/plain")
     environ = builder.get_environ()
     del environ["CONTENT_LENGTH"]
     environ |= {"HTTP_TRANSFER_ENCODING": "chunked", "HTTP_AUTHORIZATION": f"Bearer {kit.issue()}"}
-    assert run_wsgi_app(gateway.app, environ)[1] == "200 OK"
-    assert service.seen[0].body == b"abc"
-    assert service.seen[0].header("Content-Length") == "3"
-    assert service.seen[0].header("Transfer-Encoding") is None
+    assert run_wsgi_app(gateway.app, environ)[1] == "411 Length Required"
+    assert service.seen == []
 
 
 @pytest.mark.parametrize("with_length", [True, False])
@@ -72,7 +71,7 @@ def test_an_answer_that_breaks_off_is_not_made_to_look_complete(make: Fixture, k
 
     with kit.raw_server(handle) as url:
         response = make(AUTH_URL=url)("GET", "/auth/health", buffered=False)
-        with pytest.raises(Exception, match="body"):
+        with pytest.raises(Exception, match="ended before"):
             for _ in response.iter_encoded():
                 pass
         response.close()
@@ -84,8 +83,9 @@ def test_a_client_that_goes_away_lets_go_of_the_service(make: Fixture, kit: Fixt
     def handle(connection: socket.socket) -> None:
         connection.recv(65_536)
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10000000\r\n\r\n" + b"x" * 200_000)
-        while connection.recv(65_536):
-            pass
+        with suppress(ConnectionResetError):
+            while connection.recv(65_536):
+                pass
         hung_up.append(time.monotonic())
 
     with kit.raw_server(handle) as url:
