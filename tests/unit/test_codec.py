@@ -81,7 +81,7 @@ def test_every_violation_is_named_in_both_formats() -> None:
         ("/email", "must be an e-mail address"),
         ("/password", "is missing"),
         ("/role", "must be one of admin, manager, user"),
-        ("/first_name", "must not be empty"),
+        ("/first_name", "must be a name that is not blank"),
         ("/last_name", "must have at most 100 characters"),
         ("/nick", "nick is not known here"),
     }
@@ -100,7 +100,7 @@ def test_what_only_xml_can_get_wrong_is_named_together_with_the_schema() -> None
     assert violations(body, XML, WriteRequest) == [
         ("/points/0/tags", "must not be repeated"),
         ("/points/0/measurement", "is missing"),
-        ("/points/0/fields", "must not be empty"),
+        ("/points/0/fields", "must be a name that is not blank"),
     ]
 
 
