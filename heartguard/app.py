@@ -52,7 +52,6 @@ def create_service_app(
     service = endpoints.service
     logs.configure(service.name, settings.log_level)
     app = Flask(service.name, static_folder=None)
-    app.url_map.strict_slashes = False
     probe = Probe(service.name, checks or {}, dispensable)
     provided: dict[type, Any] = {type(resource): resource for resource in [*resources, probe]}
     bind(app, endpoints, tokens, provided)

@@ -26,7 +26,8 @@ WORKERS_KILL_TIMEOUT = 10
 PORT_TIMEOUT = 3.0
 """Seconds to wait for a predecessor, just killed, to let go of the port."""
 BACKLOG = 1024
-BACKPRESSURE_PER_THREAD = 32
+CONNECTIONS = 8192
+"""How many may be open at once. Idle ones count, so there must be room for every client that keeps one."""
 
 
 def serve(service: Service, *, host: str = "127.0.0.1", port: int | None = None, join: bool = False) -> None:
@@ -42,16 +43,16 @@ def serve(service: Service, *, host: str = "127.0.0.1", port: int | None = None,
         wait_for_port(service, host, port)
     os.environ |= environ  # which is all that the workers see
     Granian(
-        f"{service.package}.app:create_app",
+        f"{service.package}.app:{'create_front' if service.faces_clients else 'create_app'}",
         address=host,
         port=port,
-        interface=Interfaces.WSGI,
+        interface=Interfaces.RSGI if service.faces_clients else Interfaces.WSGI,
         http=HTTPModes.http1,
         websockets=False,
         workers=settings.workers,
-        blocking_threads=settings.threads,
+        blocking_threads=1 if service.faces_clients else settings.threads,
         backlog=BACKLOG,
-        backpressure=BACKPRESSURE_PER_THREAD * settings.threads,
+        backpressure=CONNECTIONS,
         http1_settings=HTTP1Settings(header_read_timeout=HEADER_READ_TIMEOUT_MS),
         log_level=LogLevels.warning,
         respawn_failed_workers=True,

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Service:
-    """One service. ``prefix`` begins its error codes, ``path`` its routes."""
+    """One service. ``prefix`` begins its error codes, ``path`` its routes.
+
+    One that faces clients has a ``create_front``, which waits for them on an event loop.
+    """
 
     name: str
     prefix: str
@@ -14,6 +17,7 @@ class Service:
     port_variable: str
     url_variable: str
     path: str
+    faces_clients: bool = False
 
     @property
     def package(self) -> str:
@@ -23,7 +27,7 @@ class Service:
 SERVICES = {
     service.name: service
     for service in (
-        Service("gateway", "GATEWAY", "gateway", 5000, "GATEWAY_PORT", "GATEWAY_URL", "/gateway"),
+        Service("gateway", "GATEWAY", "gateway", 5000, "GATEWAY_PORT", "GATEWAY_URL", "/gateway", faces_clients=True),
         Service("auth", "AUTH", "auth", 5001, "AUTH_PORT", "AUTH_URL", "/auth"),
         Service("timeseries", "TS", "influx", 5005, "TIMESERIES_PORT", "TIMESERIES_URL", "/timeseries"),
     )

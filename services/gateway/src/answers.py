@@ -72,6 +72,8 @@ def is_error_of_ours(answer: Answer) -> bool:
         return b"<Error>" in answer.body[:200]
     if media_type != "application/json":
         return False
+    if answer.rest is not None:
+        return answer.body.startswith(b'{"error":{"code":"')
     try:
         _read_json_error(answer.body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

@@ -11,9 +11,9 @@ from heartguard.valkey import FastValkey
 
 from .addresses import Addresses
 from .authentication import Authenticator
-from .bodies import Bodies
 from .cors import Cors
 from .doorman import Doorman
+from .front import Front
 from .guard import Guard
 from .proxy import Proxy
 from .readiness import Readiness
@@ -23,6 +23,17 @@ from .routes import Routes
 from .settings import Settings
 from .upstream import Upstream
 from .views import endpoints
+
+WAITING_PER_THREAD = 8
+"""Threads of the gateway's mostly wait for services, so there are several for each of ``THREADS``."""
+
+
+def create_front() -> Front:
+    """The gateway as the web server runs it."""
+    settings = load(Settings)
+    proxy = create_app(settings).wsgi_app
+    assert isinstance(proxy, Proxy)
+    return Front(proxy, threads=WAITING_PER_THREAD * settings.threads)
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -42,7 +53,6 @@ def create_app(settings: Settings | None = None) -> Flask:
     readiness = Readiness(valkey, upstreams)
     doorman = Doorman(guard, addresses, settings.metrics_allow)
     app = create_service_app(endpoints, settings, tokens, resources=[readiness, doorman], checks=readiness.checks())
-    bodies = Bodies()
     app.wsgi_app = Proxy(  # type: ignore[method-assign]
         app.wsgi_app,
         own_paths=frozenset(endpoint.path for endpoint in endpoints),
@@ -50,10 +60,9 @@ def create_app(settings: Settings | None = None) -> Flask:
         addresses=addresses,
         cors=Cors(settings.allowed_origins),
         guard=guard,
-        bodies=bodies,
         upstreams=upstreams,
         reports=Reports(settings.log_level),
     )
     closing = [upstream.close for upstream in upstreams.values()]
-    app.extensions["heartguard.close"] = [bodies.close, valkey.close, *closing]
+    app.extensions["heartguard.close"] = [valkey.close, *closing]
     return app

@@ -1,34 +1,21 @@
-"""Request bodies: received whole, within limits of size and time, before a service hears of the request.
+"""Request bodies: whole, and within their limit, before a service hears of the request.
 
-A slow client so holds a thread of the gateway but none of a service, a body that is cut short or too
-long never reaches one, and memory stays bounded: what is longer than :data:`IN_MEMORY` goes to a
-temporary file. The web server's ``read`` has no time limit, so it is called on a thread of its own.
+A body that is cut short or too long never reaches a service, and memory stays bounded: what is
+longer than :data:`IN_MEMORY` goes to a temporary file.
 """
 
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 from functools import partial
 from tempfile import TemporaryFile
-from typing import IO, Protocol
+from typing import IO
 from wsgiref.types import WSGIEnvironment
 
 from heartguard.errors import Malformed, ServiceError, Unavailable
 
 CHUNK = 64 * 1024
-IN_MEMORY = 1024 * 1024
+IN_MEMORY = 256 * 1024
 """Bytes of a body that are kept in memory."""
-READERS = 64
-"""How many bodies can be waited for at once."""
-PATIENCE = 10.0
-"""Seconds that a body may take, and then one more for each :data:`SLOWEST` bytes that have come."""
-SLOWEST = 8 * 1024
-
-
-class Input(Protocol):
-    def read(self, size: int, /) -> bytes: ...
 
 
 class Body:
@@ -55,73 +42,63 @@ class Body:
 NONE = Body()
 
 
-class Bodies:
-    """Receives request bodies. Thread-safe."""
+class Spool:
+    """Takes in a body of ``stated`` bytes, piece by piece; whoever gives up in between calls :meth:`discard`."""
 
-    def __init__(self, *, patience: float = PATIENCE) -> None:
-        self._readers = ThreadPoolExecutor(READERS, "body")
-        self._patience = patience
+    def __init__(self, stated: int) -> None:
+        self._stated = stated
+        self.received = 0
+        self._held: list[bytes] = []
+        self._file: IO[bytes] | None = None
 
-    def close(self) -> None:
-        self._readers.shutdown(wait=False, cancel_futures=True)
+    @property
+    def missing(self) -> int:
+        return self._stated - self.received
 
-    def receive(self, environ: WSGIEnvironment, limit: int) -> Body:
-        """The body. Raises 400 (cut short), 408 (too slow), 411 (in chunks) or 413 (over ``limit`` bytes)."""
-        stated = stated_length(environ)
-        if stated == 0:
-            return Body(b"") if environ.get("CONTENT_LENGTH") else NONE
-        if stated > limit:
-            raise ServiceError(413)
-        body = self._collect(environ["wsgi.input"], stated)
-        if body.length != stated:
-            body.close()
-            raise Malformed("The body ends before its stated length")
-        return body
-
-    def _collect(self, source: Input, stated: int) -> Body:
-        begun = time.monotonic()
-        received = 0
-        held: list[bytes] = []
-        file: IO[bytes] | None = None
+    def add(self, piece: bytes) -> None:
+        self.received += len(piece)
+        if self.missing < 0:
+            raise Malformed("The body is longer than its stated length")
+        self._held.append(piece)
+        if self.received <= IN_MEMORY:
+            return
         try:
-            while received < stated:
-                deadline = begun + self._patience + received / SLOWEST
-                chunk = self._read(source, min(CHUNK, stated - received), deadline)
-                if not chunk:
-                    break
-                received += len(chunk)
-                held.append(chunk)
-                if received > IN_MEMORY:
-                    file = file or TemporaryFile()  # noqa: SIM115 - the Body closes it
-                    file.writelines(held)
-                    held.clear()
+            self._file = self._file or TemporaryFile()  # noqa: SIM115 - the Body closes it
+            self._file.writelines(self._held)
         except OSError as error:
-            _close(file)
             raise Unavailable("There is no room for the body now") from error
-        except BaseException:
-            _close(file)
-            raise
-        if file is not None:
-            return Body(file=file, length=received)
-        return Body(b"".join(held))
+        self._held.clear()
 
-    def _read(self, source: Input, size: int, deadline: float) -> bytes:
-        reading = self._readers.submit(source.read, size)
-        try:
-            return reading.result(max(0.0, deadline - time.monotonic()))
-        except FutureTimeoutError:
-            reading.cancel()
-            raise ServiceError(408, "The body did not come in time") from None
+    def body(self) -> Body:
+        """The body; 400 where it is cut short."""
+        if self.missing:
+            raise Malformed("The body ends before its stated length")
+        if self._file is not None:
+            return Body(file=self._file, length=self.received)
+        return Body(b"".join(self._held))
 
-
-def _close(file: IO[bytes] | None) -> None:
-    if file is not None:
-        with suppress(OSError):
-            file.close()
+    def discard(self) -> None:
+        if self._file is not None:
+            with suppress(OSError):
+                self._file.close()
 
 
-def stated_length(environ: WSGIEnvironment) -> int:
-    """The length of the body. Raises 400 where that is not said clearly, 411 for a body in chunks.
+def receive(environ: WSGIEnvironment, stated: int) -> Body:
+    """The body from a WSGI server's own input."""
+    if not stated:
+        return Body(b"") if environ.get("CONTENT_LENGTH") else NONE
+    spool = Spool(stated)
+    try:
+        while spool.missing and (piece := environ["wsgi.input"].read(min(CHUNK, spool.missing))):
+            spool.add(piece)
+        return spool.body()
+    except BaseException:
+        spool.discard()
+        raise
+
+
+def expected_length(environ: WSGIEnvironment, limit: int) -> int:
+    """The length of the body. Raises 413 where it is over ``limit``, 400 where it is not said clearly, 411 for chunks.
 
     The web server hands over a body in chunks that is malformed, or cut short, as if it were complete. A service
     would take the half for the whole, and nobody could tell.
@@ -133,6 +110,8 @@ def stated_length(environ: WSGIEnvironment) -> int:
             return 0
         if not (length.isascii() and length.isdecimal()):
             raise Malformed("Content-Length is not a number")
+        if int(length) > limit:
+            raise ServiceError(413)
         return int(length)
     if length is not None:
         raise Malformed("Content-Length and Transfer-Encoding exclude each other")

@@ -17,12 +17,12 @@ from heartguard.services import SERVICES
 
 from .addresses import Addresses
 from .answers import Answer, Stream, is_error_of_ours
-from .bodies import NONE, Bodies
+from .bodies import NONE, expected_length, receive
 from .cors import Cors
 from .guard import Guard
 from .headers import VARY, from_client, from_service, merge_vary
 from .reports import Reports
-from .routes import Route, Routes, is_proxied
+from .routes import Routes, is_proxied
 from .upstream import Upstream
 from .visit import Visit
 
@@ -31,6 +31,12 @@ PREFIX = SERVICES["gateway"].prefix
 _STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 _WITHOUT_BODY = frozenset({204, 304})
 
+VISIT = "heartguard.visit"
+REFUSED = "heartguard.refused"
+BODY = "heartguard.body"
+"""What may stand in the environ: the visit of an admitted request, why one is refused, the body already received."""
+
+_BODILESS = frozenset({"GET", "HEAD"})
 
 Headers = list[tuple[str, str]]
 
@@ -47,7 +53,6 @@ class Proxy:
         addresses: Addresses,
         cors: Cors,
         guard: Guard,
-        bodies: Bodies,
         upstreams: Mapping[str, Upstream],
         reports: Reports,
     ) -> None:
@@ -57,13 +62,14 @@ class Proxy:
         self._addresses = addresses
         self._cors = cors
         self._guard = guard
-        self._bodies = bodies
         self._upstreams = upstreams
         self._reports = reports
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        visit = Visit(environ, self._addresses)
+        visit = environ.get(VISIT) or Visit(environ, self._addresses)
         try:
+            if refused := environ.get(REFUSED):
+                raise refused
             if visit.method == "OPTIONS":
                 headers = [*visit.headers(), *self._cors.preflight(visit.origin)]
                 return self._finish(visit, 204, headers, b"", start_response)
@@ -84,9 +90,24 @@ class Proxy:
             headers += [pair for pair in answer.headers if pair[0] == "content-length"]
         return self._finish(visit, answer.status, headers, answer.body, start_response)
 
-    def _proxied(self, visit: Visit) -> Answer:
+    def admit(self, environ: dict[str, Any]) -> int:
+        """How many bytes of body to receive before the call: 0 for a request that has none, or that is refused."""
+        visit = environ[VISIT] = Visit(environ, self._addresses)
+        if visit.method == "OPTIONS" or not is_proxied(visit.path):
+            return 0
         try:
-            template, target = self._routes.find(visit.path)
+            return self._admit(visit)
+        except ServiceError as error:
+            environ[REFUSED] = error
+        except Exception as error:  # noqa: BLE001 - as in the call
+            log.error("failure", status=500, request_id=visit.request_id, exc_info=error)
+            environ[REFUSED] = ServiceError(500)
+        return 0
+
+    def _admit(self, visit: Visit) -> int:
+        """Let the request in, or raise; the length of its body."""
+        try:
+            template, visit.target = self._routes.find(visit.path)
             route = template.route(visit.method)
             visit.check_host()
         except ServiceError:
@@ -94,12 +115,11 @@ class Proxy:
             raise
         visit.route = route
         if query := visit.environ.get("QUERY_STRING"):
-            target = f"{target}?{query}"
-        headers: Headers = []
+            visit.target = f"{visit.target}?{query}"
 
         def prepare() -> None:
-            headers[:] = from_client(visit.environ, authorization=route.reads_token)
-            headers.extend(self._own_headers(visit))
+            visit.passed = from_client(visit.environ, authorization=route.reads_token)
+            visit.passed += self._own_headers(visit)
 
         self._guard.admit(
             visit,
@@ -108,16 +128,17 @@ class Proxy:
             strict=route.stricter,
             meanwhile=prepare,
         )
-        if not headers:
+        if visit.passed is None:
             prepare()
-        return self._forward(visit, route, target, headers)
+        return 0 if visit.method in _BODILESS else expected_length(visit.environ, route.body_limit)
 
-    def _forward(self, visit: Visit, route: Route, target: str, headers: Headers) -> Answer:
-        upstream = self._upstreams[route.service]
-        bodiless = visit.method in {"GET", "HEAD"}
-        body = NONE if bodiless else self._bodies.receive(visit.environ, route.body_limit)
+    def _proxied(self, visit: Visit) -> Answer:
+        length = 0 if VISIT in visit.environ else self._admit(visit)
+        assert visit.route is not None
+        assert visit.passed is not None
+        body = visit.environ.get(BODY) or (NONE if visit.method in _BODILESS else receive(visit.environ, length))
         try:
-            answer = upstream.send(visit.method, target, headers, body)
+            answer = self._upstreams[visit.route.service].send(visit.method, visit.target, visit.passed, body)
         finally:
             body.close()
         visit.upstream_seconds = answer.seconds

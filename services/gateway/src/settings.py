@@ -31,6 +31,7 @@ class Settings(ServiceSettings, ValkeySettings):
     allowed_origins: frozenset[str] = variable("ALLOWED_ORIGINS", origins, "")
     trusted_proxies: tuple[Network, ...] = variable("TRUSTED_PROXIES", networks, "")
     metrics_allow: tuple[Network, ...] = variable("METRICS_ALLOW", networks, "127.0.0.0/8,::1")
+    threads: int = variable("THREADS", integer(1, 64), "4")
     upstream_timeout: int = variable("UPSTREAM_TIMEOUT_SECONDS", integer(1, 600), "20")
     """Seconds a service has to begin its answer, and then for each further piece of it.
 

@@ -57,10 +57,10 @@ class Upstream:
         return answer
 
     def check(self, timeout: float) -> None:
-        """Raise unless the service says within ``timeout`` seconds that it lives."""
+        """Raise unless the service says within ``timeout`` seconds that it can work."""
         connection = Connection(self._where, timeout)
         try:
-            head = self._head("GET", f"{SERVICES[self.name].path}/health", [("connection", "close")], NONE)
+            head = self._head("GET", f"{SERVICES[self.name].path}/ready", [("connection", "close")], NONE)
             status = connection.ask("GET", head, NONE).status
         finally:
             connection.close()

@@ -19,11 +19,13 @@ _next = count(1).__next__
 
 
 class Visit:
-    """What is known about a request. ``route``, ``claims`` and ``taken`` are filled in on the way."""
+    """What is known about a request. ``route`` and what stands below it are filled in on the way.
+
+    ``target`` and ``passed`` are what the service gets to see: path with query string, headers."""
 
     __slots__ = (
-        "address", "begun", "claims", "environ", "gateway_id", "method", "origin", "path", "request_id",
-        "route", "taken", "trace", "upstream_seconds",
+        "address", "begun", "claims", "environ", "gateway_id", "method", "origin", "passed", "path",
+        "request_id", "route", "taken", "target", "trace", "upstream_seconds",
     )  # fmt: skip
 
     def __init__(self, environ: WSGIEnvironment, addresses: Addresses) -> None:
@@ -37,6 +39,8 @@ class Visit:
         self.origin: str | None = environ.get("HTTP_ORIGIN")
         self.address: Address = addresses.client(environ.get("REMOTE_ADDR", ""), environ.get("HTTP_X_FORWARDED_FOR"))
         self.route: Route | None = None
+        self.target = ""
+        self.passed: list[tuple[str, str]] | None = None
         self.claims: Claims | None = None
         self.taken: Taken | None = None
         self.upstream_seconds: float | None = None

@@ -105,13 +105,14 @@ def port(kit: Fixture, service: Fixture, valkey_url: str, free_port: Callable[[]
 def speak(port: int, request: bytes, *, hang_up: bool = False) -> bytes:
     """What comes back until the other side has closed, or has nothing more to say."""
     received = b""
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.3) as connection:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 5) as connection:
         with suppress(OSError):
             connection.sendall(request)
             if hang_up:
                 connection.shutdown(socket.SHUT_WR)
         while chunk := connection.recv(65_536):
             received += chunk
+            connection.settimeout(5 if b"Connection: close" in request else 0.3)
     return received
 
 

@@ -1,0 +1,95 @@
+"""Clients that are slow, silent or many, against the gateway as it really runs: others do not notice them."""
+
+import json
+import socket
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+
+Fixture = Any
+
+MANY = 200
+"""More than there are threads, and more than the clients of a small clinic."""
+LONG = 8 * 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def port(kit: Fixture, service: Fixture, valkey_url: str, free_port: Callable[[], int]) -> Iterator[int]:
+    found = free_port()
+    variables = {"AUTH_URL": service.url, "RATE_LIMIT": "1000000/s", "AUTH_RATE_LIMIT": "1000000/s"}
+    with kit.gateway_process(found, REDIS_URL=valkey_url, **variables):
+        yield found
+
+
+@pytest.fixture(scope="module")
+def service(kit: Fixture) -> Iterator[Fixture]:
+    with kit.Service().running() as running:
+        yield running
+
+
+@contextmanager
+def connections(port: int, number: int, begin: bytes) -> Iterator[list[socket.socket]]:
+    with ExitStack() as stack:
+        made = []
+        for _ in range(number):
+            connection = stack.enter_context(socket.socket())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.settimeout(20)
+            connection.connect(("127.0.0.1", port))
+            connection.sendall(begin)
+            made.append(connection)
+        yield made
+
+
+def answers(port: int, path: str) -> bool:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+        return bool(answer.status == 200)
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        b"",
+        b"POST /auth/login HTTP/1.1\r\nHost: a\r\n",
+        b"POST /auth/login HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{",
+        b"GET /gateway/health HTTP/1.1\r\nHost: a\r\n\r\n",
+    ],
+    ids=["silent", "half a head", "half a body", "idle"],
+)
+def test_others_are_served_while_many_wait(port: int, begin: bytes) -> None:
+    with connections(port, MANY, begin):
+        time.sleep(0.5)
+        assert answers(port, "/gateway/health")
+        assert answers(port, "/auth/health")
+    assert answers(port, "/gateway/health")
+
+
+def test_a_body_that_does_not_come_is_given_up(port: int, service: Fixture) -> None:
+    service.seen.clear()
+    begin = b"POST /auth/login HTTP/1.1\r\nHost: a\r\nAccept: application/json\r\nContent-Length: 1000\r\n\r\n{"
+    with connections(port, 1, begin) as (connection,):
+        answer = connection.recv(65_536)
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "GATEWAY_408"
+        assert answers(port, "/auth/health")
+    assert [seen.target for seen in service.seen] == ["/auth/health"]
+
+
+def test_others_are_served_while_many_do_not_read(port: int, service: Fixture, kit: Fixture) -> None:
+    plain = service.reply
+
+    def long_answer(environ: dict[str, Any], body: bytes) -> Fixture:
+        if environ["QUERY_STRING"] == "long":
+            return "200 OK", [("Content-Type", "text/plain")], [b"x" * 65_536] * (LONG // 65_536)
+        return plain(environ, body)
+
+    service.reply = long_answer
+    with connections(port, 40, b"GET /auth/health?long HTTP/1.1\r\nHost: a\r\n\r\n"):
+        time.sleep(1)
+        assert answers(port, "/gateway/health")
+        assert answers(port, "/auth/health")
+    service.reply = plain
