@@ -6,7 +6,7 @@ they wait for each other but never in a circle.
 
 import hashlib
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -107,26 +107,22 @@ class PostgresBatch:
         self._bucket = bucket
         self._known = known
         self._forget = forget
-        self._slots: dict[Series, dict[str, Slot]] = {}
+        self._slots: dict[tuple[Series, str], Slot] = {}
         self._kinds: dict[tuple[str, str], type] = {}
         self._mixed = False
 
-    def add(self, series: Series, time: int, fields: Mapping[str, FieldValue | int]) -> None:
-        slots = self._slots.get(series)
-        if slots is None:
-            slots = self._slots[series] = {}
-        for field, value in fields.items():
-            slot = slots.get(field)
-            if slot is None:
-                slot = slots[field] = self._slot(series, field, type(value))
-            if type(value) is not slot.kind:
-                self._mixed = True
-            slot.rows[time] = value
+    def add(self, series: Series, field: str, times: Sequence[int], values: Sequence[FieldValue | int]) -> None:
+        kinds = set(map(type, values))
+        slot = self._slots.get((series, field))
+        if slot is None:
+            slot = self._slots[series, field] = self._slot(series, field, type(values[0]))
+        self._mixed |= kinds != {slot.kind}
+        slot.rows.update(zip(times, values, strict=True))
 
     def write(self) -> None:
         if self._mixed:
             raise TypeConflict
-        slots = [slot for by_field in self._slots.values() for slot in by_field.values()]
+        slots = list(self._slots.values())
         fresh = [slot for slot in slots if not slot.id]
         try:
             self._write(slots, fresh)

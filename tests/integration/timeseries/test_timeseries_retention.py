@@ -15,7 +15,7 @@ from services.influx.src.store import Selection, Series, StoredBucket
 from services.influx.src.sweeper import Sweeper
 from services.influx.src.times import MAX_TIME, MIN_TIME, SECOND
 
-from .conftest import Clock, wait_until
+from .conftest import Clock, add, wait_until
 
 HOUR = 3600 * SECOND
 M = Series("m", ())
@@ -32,7 +32,7 @@ def bucket(store: PostgresStore, org: int) -> StoredBucket:
 def write(store: PostgresStore, bucket: StoredBucket, *times: int) -> None:
     batch = store.batch(bucket)
     for at in times:
-        batch.add(M, at, {"f": float(at)})
+        add(batch, M, at, {"f": float(at)})
     batch.write()
 
 
