@@ -21,8 +21,9 @@ from heartguard.errors import Unavailable
 from heartguard.logs import log
 
 from . import db_read
-from .db_write import INCOMING, KnownSeries, PostgresBatch
+from .db_write import INCOMING, PostgresBatch
 from .memory import Memory
+from .slots import KnownSeries
 from .store import BucketGone, FieldType, Selection, StoredBucket
 from .store import Row as Result
 

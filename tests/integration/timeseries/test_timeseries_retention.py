@@ -190,9 +190,7 @@ def test_a_point_on_its_way_to_the_default_partition_finds_the_one_made_meanwhil
 ) -> None:
     early = clock.now + 5 * HOUR
     number = early // HOUR
-    waiting = text(
-        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%INSERT INTO%points%'"
-    )
+    waiting = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'COPY%points%'")
     writer = threading.Thread(target=write, args=(store, bucket, early))
     with database.transaction() as tx:
         tx.execute(

@@ -11,7 +11,7 @@ from flask import Flask
 from heartguard.codec import encode
 from heartguard.models.timeseries import Point, WriteRequest
 from heartguard.negotiation import Format
-from services.influx.src import check, db_write
+from services.influx.src import check, db_write, gathering
 from services.influx.src import points as rules
 from services.influx.src.times import format_time, parse_time
 
