@@ -28,6 +28,9 @@ class Strand(NamedTuple):
     times: Sequence[int]
     values: Sequence[Any]
 
+    def cut(self, begin: int, end: int | None) -> "Strand":
+        return Strand(self.kind, self.series, self.times[begin:end], self.values[begin:end])
+
 
 def portions(strands: Sequence[Strand], size: int) -> Iterator[list[Strand]]:
     """All values, by kind, series and time, in portions of one kind and at most ``size`` values."""
@@ -35,15 +38,11 @@ def portions(strands: Sequence[Strand], size: int) -> Iterator[list[Strand]]:
         portion: list[Strand] = []
         room = size
         for strand in sorted((strand for strand in strands if strand.kind is kind), key=itemgetter(1)):
-            begin = 0
-            while begin < len(strand.times):
-                part = slice(begin, begin + room)
-                portion.append(Strand(kind, strand.series, strand.times[part], strand.values[part]))
-                begin += len(portion[-1].times)
-                room -= len(portion[-1].times)
-                if not room:
-                    yield portion
-                    portion, room = [], size
+            while len(strand.times) > room:
+                yield [*portion, strand.cut(0, room)]
+                portion, room, strand = [], size, strand.cut(room, None)
+            portion.append(strand)
+            room -= len(strand.times)
         if portion:
             yield portion
 

@@ -5,7 +5,6 @@ one by one and names what is wrong.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from math import isfinite
 from typing import NamedTuple, cast
 
@@ -100,8 +99,10 @@ def _grouped(entries: Iterable[Entry | Detail], rules: Rules) -> Iterable[Group]
 def _columns(group: Group) -> list[Column]:
     rows = group.rows
     if len(set(map(len, rows))) == 1:
-        with suppress(KeyError):
+        try:
             return [Column(group.series, field, group.times, [row[field] for row in rows]) for field in rows[0]]
+        except KeyError:
+            pass  # as many fields in each point, but not the same
     columns: dict[str, tuple[list[int], list[Value]]] = {}
     for time, row in zip(group.times, rows, strict=True):
         for field, value in row.items():

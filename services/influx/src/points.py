@@ -42,6 +42,8 @@ def pointer(*parts: str) -> str:
 
 def text_problem(text: str) -> str | None:
     """What keeps a name or a tag's value from being stored; line protocol could not carry it either."""
+    if text.isalnum():
+        return None
     if not text:
         return "is empty"
     if _CONTROL.search(text):
@@ -118,7 +120,9 @@ def series_problems(series: Series, fields: Collection[str]) -> Iterator[Problem
 
 def _too_long(series: Series, fields: Iterable[str]) -> bool:
     """Whether the store's key of a series would be: the beginning of its line, four bytes and the field."""
-    characters = len(series.measurement) + sum(len(key) + len(value) + 2 for key, value in series.tags)
+    characters = len(series.measurement)
+    for key, value in series.tags:
+        characters += len(key) + len(value) + 2
     if characters + MAX_NAME < MAX_SERIES_KEY // 4 - 4:
         return False  # four bytes a character at most; where one is escaped, it and its backslash are two
     longest = max(len(field.encode(errors="replace")) for field in fields)
