@@ -20,6 +20,7 @@ from heartguard.app import create_service_app
 from heartguard.models.timeseries import FieldValue
 from heartguard.settings import ServiceSettings, load
 from heartguard.tokens import KeyRing, Tokens
+from heartguard.worker import load as load_in_worker
 from services.influx.src.store import FieldType, Row, Selection, Series, StoredBucket
 from services.influx.src.timeseries import TimeSeries
 from services.influx.src.views import endpoints
@@ -81,11 +82,7 @@ def main() -> None:
     Granian(
         "door:create_app", address="127.0.0.1", port=port, interface=Interfaces.WSGI, http=HTTPModes.http1,
         websockets=False, workers=1, blocking_threads=4, log_level=LogLevels.warning,
-    ).serve(target_loader=partial(_load))  # fmt: skip
-
-
-def _load(_target: str) -> Flask:
-    return create_app()
+    ).serve(target_loader=partial(load_in_worker, os.getpid()))  # fmt: skip
 
 
 if __name__ == "__main__":

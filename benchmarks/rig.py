@@ -48,7 +48,9 @@ def free_port() -> int:
 def folder(parent: Path | None = None) -> Iterator[Path]:
     """A folder, gone at the end; ``parent`` where the default one's disk is too small."""
     with tempfile.TemporaryDirectory(prefix="hg-", dir=parent) as name:
-        yield Path(name).resolve()
+        where = Path(name).resolve()
+        where.chmod(0o711)
+        yield where
 
 
 @contextmanager
@@ -63,6 +65,7 @@ def on_core(core: int) -> Iterator[None]:
 
 def start_postgres(where: Path) -> Running:
     """The embedded PostgreSQL as the product runs it, on its core. Again in the same folder: the same data."""
+    where.mkdir(mode=0o711, exist_ok=True)  # run by root, PostgreSQL works as another user, who has to get in
     private_folder(where / "secrets")
     with on_core(DATABASE_CORE):
         return Running(Postgres(where / "postgres", where / "secrets"))
