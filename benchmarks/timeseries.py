@@ -127,7 +127,7 @@ FILL = """
 SERIES = """
     INSERT INTO heartguard_core.series (bucket_id, measurement, field, tags, digest)
     SELECT %(bucket)s, 'heart_rate', 'bpm', jsonb_build_object('user_id', n::text), sha256(n::text::bytea)
-    FROM generate_series(%(first)s, %(last)s) n RETURNING id
+    FROM generate_series(%(first)s::int, %(last)s::int) n RETURNING id
 """
 BIT = 20
 """Minutes filled in at a time."""

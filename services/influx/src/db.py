@@ -35,6 +35,12 @@ SWEEP_LOCK = 0x53574550
 
 _SESSION = f"""
 SET jit = off;
+-- One question should not take the cores that others wait for.
+SET max_parallel_workers_per_gather = 0;
+-- Of a partition that has no statistics yet the planner expects a single row. Then it would sort all points of a range
+-- to group them, where it can hash, or to find the first ones, where the index has them in order.
+SET enable_sort = off;
+SET work_mem = '16MB';
 -- A plan for the very bucket and range: a generic one would have to open every partition there is.
 SET plan_cache_mode = force_custom_plan;
 SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off';
