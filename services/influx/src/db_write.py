@@ -38,7 +38,7 @@ def _digests() -> BindParameter[Any]:
     return bindparam("digests", type_=ARRAY(LargeBinary))
 
 
-_HOLD = text("SELECT 1 FROM heartguard_core.buckets WHERE id = :bucket AND org_id = :org FOR KEY SHARE")
+_HOLD = text("SELECT series_epoch FROM heartguard_core.buckets WHERE id = :bucket AND org_id = :org FOR KEY SHARE")
 
 _ADD_FIELDS = text("""
     INSERT INTO heartguard_core.fields (bucket_id, measurement, field, type)
@@ -97,7 +97,6 @@ class PostgresBatch:
         self._known = known
         self._forget = forget
         self._slots: dict[tuple[Series, str], Slot] = {}
-        self._fresh: list[Slot] = []
         self._kinds: dict[tuple[str, str], type] = {}
         self._mixed = False
 
@@ -124,7 +123,8 @@ class PostgresBatch:
         # A partition for rows on their way to the default one may be made in that moment: then they find it.
         if not appended and not self._succeeds(slots, upsert):
             self._write(slots, upsert)
-        self._remember(slots)
+        for slot in slots:
+            slot.stored.wrote(slot.times[0], slot.times[-1])
 
     def _slot(self, series: Series, field: str, kind: type) -> Slot:
         slot = Slot(series, field, kind)
@@ -133,15 +133,7 @@ class PostgresBatch:
         if known := self._known.get((self._bucket.id, slot.digest)):
             slot.known = known
             self._mixed |= known.kind is not kind
-        else:
-            self._fresh.append(slot)
         return slot
-
-    def _remember(self, slots: list[Slot]) -> None:
-        self._known.keep(((self._bucket.id, slot.digest), slot.stored) for slot in self._fresh)
-        self._fresh = []
-        for slot in slots:
-            slot.stored.wrote(slot.times[0], slot.times[-1])
 
     def _succeeds(self, slots: list[Slot], store: Callable[[Connection, int, list[Strand]], None]) -> bool:
         try:
@@ -152,16 +144,25 @@ class PostgresBatch:
 
     def _write(self, slots: list[Slot], store: Callable[[Connection, int, list[Strand]], None]) -> None:
         bucket = int(self._bucket.id)
-        with self._database.transaction(self._bucket.org_id) as connection:
-            if connection.execute(_HOLD, {"bucket": bucket, "org": self._bucket.org_id}).one_or_none() is None:
-                self._forget()
-                raise BucketGone
-            if self._fresh:
-                register(connection, bucket, self._fresh)
-            store(connection, bucket, [slot.strand() for slot in slots])
+        fresh: list[Slot] = []
+        try:
+            with self._database.transaction(self._bucket.org_id) as connection:
+                epoch = connection.execute(_HOLD, {"bucket": bucket, "org": self._bucket.org_id}).scalar_one_or_none()
+                if epoch is None:
+                    self._forget()
+                    raise BucketGone
+                fresh = [slot for slot in slots if slot.known is None or slot.known.epoch != epoch]
+                if fresh:
+                    register(connection, bucket, epoch, fresh)
+                store(connection, bucket, [slot.strand() for slot in slots])
+        except BaseException:
+            for slot in fresh:
+                slot.known = None  # its id was rolled back
+            raise
+        self._known.keep(((self._bucket.id, slot.digest), slot.stored) for slot in fresh)
 
 
-def register(connection: Connection, bucket: int, slots: list[Slot]) -> None:
+def register(connection: Connection, bucket: int, epoch: int, slots: list[Slot]) -> None:
     """Give the slots their ids, and make sure of their fields' types. Raises :class:`TypeConflict`.
 
     A type that another transaction is about to register is waited for.
@@ -187,7 +188,7 @@ def register(connection: Connection, bucket: int, slots: list[Slot]) -> None:
     connection.execute(_ADD_SERIES, series)
     for row in connection.execute(_GET_SERIES, {"bucket": bucket, "digests": list(by_digest)}):
         slot = by_digest[bytes(row.digest)]
-        slot.known = Known(row.id, slot.kind)
+        slot.known = Known(row.id, slot.kind, epoch)
 
 
 def append(connection: Connection, bucket: int, strands: list[Strand]) -> None:

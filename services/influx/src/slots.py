@@ -15,13 +15,17 @@ from .times import MAX_TIME, MIN_TIME
 
 
 class Known:
-    """A stored series; ``first`` to ``last`` is the time that points were written of by this process."""
+    """A stored series; ``first`` to ``last`` is the time that points were written of by this process.
 
-    __slots__ = ("first", "id", "kind", "last")
+    ``epoch`` is the bucket's when that was learnt: in a later one the series may have been cleared away.
+    """
 
-    def __init__(self, id_: int, kind: type) -> None:
+    __slots__ = ("epoch", "first", "id", "kind", "last")
+
+    def __init__(self, id_: int, kind: type, epoch: int) -> None:
         self.id = id_
         self.kind = kind
+        self.epoch = epoch
         self.first = MAX_TIME
         self.last = MIN_TIME
 
