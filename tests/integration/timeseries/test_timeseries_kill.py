@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,8 @@ def kill(pid: int) -> None:
     """The process and its children: none gets to do anything more."""
     children = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
     for one in [*children, pid]:
-        os.kill(one, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # a worker of PostgreSQL's that has just ended
+            os.kill(one, signal.SIGKILL)
 
 
 class Site:
