@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-__all__ = ["UNSET", "Answer", "Email", "Request", "Role", "Text", "Timestamp", "UnsetType", "full"]
+__all__ = ["UNSET", "Answer", "Email", "Request", "RequestPart", "Role", "Text", "Timestamp", "UnsetType", "full"]
 
 
 def full(pattern: str, **constraints: Any) -> Meta:
@@ -21,6 +21,10 @@ def full(pattern: str, **constraints: Any) -> Meta:
 
 class Request(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """A request body: unknown properties are violations."""
+
+
+class RequestPart(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A part of a request's body, to be decoded only as such: the whole judges some of its rules."""
 
 
 class Answer(msgspec.Struct, kw_only=True):
@@ -55,15 +59,25 @@ _LEAP = (
     "(16(8[048]|9[26])|1[789](0[48]|[2468][048]|[13579][26])"
     "|20([02468][048]|[13579][26])|21(0[48]|[2468][048]|[13579][26])|22(0[48]|[24][048]|[135][26]|60))"
 )
-_DATE = (
+DATE = (
     f"({_YEAR}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)"
     f"|02-(0[1-9]|1[0-9]|2[0-8]))|{_LEAP}-02-29)"
 )
-TIMESTAMP = rf"{_DATE}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{{1,9}})?(Z|[+\-]00:00)"
+HOUR_AND_MINUTE = "([01][0-9]|2[0-3]):[0-5][0-9]"
+SECONDS = ":[0-5][0-9]"
+FRACTION = r"(\.[0-9]{1,9})?"
+ZONE = r"(Z|[+\-]00:00)"
+TIMESTAMP = f"{DATE}T{HOUR_AND_MINUTE}{SECONDS}{FRACTION}{ZONE}"
 """RFC 3339 in UTC, to the nanosecond, in the years that 64 bits of nanoseconds hold whole (1678 to 2261)."""
 
 Timestamp = Annotated[
-    str, full(TIMESTAMP, description="A time in UTC by RFC 3339, to the nanosecond, from 1678 to 2261")
+    str,
+    Meta(
+        description="A time in UTC by RFC 3339, to the nanosecond, from 1678 to 2261",
+        extra_json_schema={"pattern": rf"\A({TIMESTAMP})\Z"},
+    ),
 ]
+"""A point's time. Only the published schema states the pattern: the request reads it in ``__post_init__``
+with :func:`heartguard.timestamps.parse_times`, which judges it on the way, several times faster."""
 
 Role = Literal["admin", "manager", "user"]

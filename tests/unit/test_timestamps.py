@@ -1,13 +1,14 @@
 """Times: RFC 3339 to nanoseconds and back, moments, windows."""
 
+import re
 from datetime import UTC, datetime, timedelta
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heartguard.models.base import Timestamp
+from heartguard.models.base import TIMESTAMP
+from heartguard.timestamps import REMEMBERED, parse_time, parse_times
 from services.influx.src.times import (
     MAX_TIME,
     MIN_TIME,
@@ -15,7 +16,6 @@ from services.influx.src.times import (
     format_time,
     parse_duration,
     parse_moment,
-    parse_time,
     window_stop,
 )
 
@@ -50,7 +50,7 @@ def test_all_spellings_of_utc_are_the_same_time(text: str) -> None:
 def test_formatting_and_parsing_are_inverse(nanoseconds: int) -> None:
     text = format_time(nanoseconds)
     assert parse_time(text) == nanoseconds
-    assert msgspec.convert(text, Timestamp) == text
+    assert re.fullmatch(TIMESTAMP, text)
 
 
 @given(times)
@@ -85,3 +85,20 @@ def test_a_window_ends_with_the_range_at_the_latest() -> None:
     assert window_stop(2, 60, 1000) == 180
     assert window_stop(2, 60, 170) == 170
     assert window_stop(-1, 60, 1000) == 0
+
+
+@given(st.one_of(st.from_regex(TIMESTAMP, fullmatch=True), st.from_regex(TIMESTAMP), st.text(max_size=30)))
+def test_what_is_parsed_is_what_the_published_pattern_lets_pass(text: str) -> None:
+    if re.fullmatch(TIMESTAMP, text):
+        assert parse_times([text]) == [parse_time(text)]
+    else:
+        with pytest.raises(ValueError, match="is no time"):
+            parse_times([text])
+
+
+def test_what_is_remembered_of_times_is_bounded() -> None:
+    """Three times as many as are kept, each found again."""
+    for nanoseconds in range(1, 3 * REMEMBERED):
+        assert parse_time(format_time(nanoseconds)) == nanoseconds
+    for minute in range(3 * REMEMBERED):
+        assert parse_time(format_time(minute * 60 * SECOND)) == minute * 60 * SECOND

@@ -1,8 +1,8 @@
 """The store in PostgreSQL: buckets, expiry, and the way to reading and writing.
 
-What the process remembers (buckets, series) it learnt from committed rows, and a bucket's id is
-never used again. So the one thing that can go stale is that the bucket still exists, which every
-transaction asks first.
+What the process remembers (buckets, series) it learnt from committed rows, and no id is ever used
+again. So the one thing that can go stale is that they still exist, which every transaction asks
+first: of the bucket itself, and of its series by the bucket's epoch.
 """
 
 import time
@@ -21,19 +21,28 @@ from heartguard.errors import Unavailable
 from heartguard.logs import log
 
 from . import db_read
-from .db_write import INCOMING, KnownSeries, PostgresBatch
+from .db_write import INCOMING, PostgresBatch
 from .memory import Memory
+from .slots import KnownSeries
 from .store import BucketGone, FieldType, Selection, StoredBucket
 from .store import Row as Result
 
 BUCKETS_REMEMBERED = 10_000
 SERIES_REMEMBERED = 200_000
 PURGED_AT_ONCE = 50_000
+LOOKED_AT_ONCE = 1_000
+"""Series of a bucket, to see whether they still have points; some 20 ms."""
 SWEEP_LOCK = 0x53574550
 """Advisory lock class of the sweep; the second key is the bucket's."""
 
 _SESSION = f"""
 SET jit = off;
+-- One question should not take the cores that others wait for.
+SET max_parallel_workers_per_gather = 0;
+-- Of a partition that has no statistics yet the planner expects a single row. Then it would sort all points of a range
+-- to group them, where it can hash, or to find the first ones, where the index has them in order.
+SET enable_sort = off;
+SET work_mem = '16MB';
 -- A plan for the very bucket and range: a generic one would have to open every partition there is.
 SET plan_cache_mode = force_custom_plan;
 SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off';
@@ -56,6 +65,7 @@ _EXPIRING = text("SELECT id FROM heartguard_core.buckets WHERE retention_seconds
 _ALONE = text("SELECT pg_try_advisory_xact_lock(:class, hashint8(:bucket))")
 _ENSURE = text("SELECT heartguard_core.ensure_partitions(:bucket, :now)")
 _EXPIRE = text("SELECT heartguard_core.expire(:bucket, :now, :limit)")
+_FORGET_SERIES = text("SELECT heartguard_core.forget_series(:bucket, :limit)")
 _PURGE = text("SELECT heartguard_core.purge_dropped(:limit)")
 
 
@@ -123,14 +133,16 @@ class PostgresStore:
         self._database.check()
 
     def sweep(self) -> None:
-        """Make partitions ahead, drop expired ones, clear away dropped buckets; any process may do it at any time.
+        """Make partitions ahead, drop expired ones, clear away series without points and dropped buckets.
 
-        What cannot be had at once, because somebody else uses it, is left for the next time.
+        Any process may do it at any time. What cannot be had at once, because somebody else uses it, is left for the
+        next time.
         """
         with self._database.transaction() as connection:
             buckets = list(connection.execute(_EXPIRING).scalars())
         for bucket in buckets:
-            self._try(partial(self._renew, bucket), bucket)
+            if self._try(partial(self._renew, bucket), bucket):
+                self._try(partial(self._forget_series, bucket), bucket)
         while self._try(self._purge):
             pass
 
@@ -141,6 +153,11 @@ class PostgresStore:
         connection.execute(_ENSURE, now)
         connection.execute(_EXPIRE, {**now, "limit": PURGED_AT_ONCE})
         return True
+
+    @staticmethod
+    def _forget_series(bucket: int, connection: Connection) -> bool:
+        forgotten = {"bucket": bucket, "limit": LOOKED_AT_ONCE}
+        return bool(connection.execute(_FORGET_SERIES, forgotten).scalar_one())
 
     @staticmethod
     def _purge(connection: Connection) -> bool:

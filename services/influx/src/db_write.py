@@ -1,12 +1,10 @@
-"""Writing points to PostgreSQL: one COPY into a temporary table, one upsert from there.
+"""Writing points to PostgreSQL: by COPY into their partition or, by way of a temporary table, by upsert.
 
-Concurrent batches take their locks in the same order (fields, series, points, each by key), so
+Concurrent batches take their locks in the same order (fields, series, points by kind and key), so
 they wait for each other but never in a circle.
 """
 
-import hashlib
-import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -20,16 +18,14 @@ from heartguard.database import Database
 from heartguard.errors import Unavailable
 from heartguard.models.timeseries import FieldValue
 
-from .memory import Memory
+from .copying import Strand, portions, rows
+from .slots import Known, KnownSeries, Slot
 from .store import TYPES, BucketGone, Series, StoredBucket, TypeConflict
 
-KnownSeries = Memory[tuple[str, bytes], tuple[int, type]]
-"""Id and type of a series, by bucket and digest."""
-
-# ts and value_float come last: in a batch of floats all that precedes them is the same for the whole series.
 INCOMING = """
 CREATE TEMPORARY TABLE incoming (
-    value_int bigint, value_bool boolean, value_text text, series_id bigint, ts bigint, value_float double precision
+    bucket_id bigint, series_id bigint, ts bigint,
+    value_float double precision, value_int bigint, value_bool boolean, value_text text
 ) ON COMMIT DELETE ROWS
 """
 
@@ -42,7 +38,7 @@ def _digests() -> BindParameter[Any]:
     return bindparam("digests", type_=ARRAY(LargeBinary))
 
 
-_HOLD = text("SELECT 1 FROM heartguard_core.buckets WHERE id = :bucket AND org_id = :org FOR KEY SHARE")
+_HOLD = text("SELECT series_epoch FROM heartguard_core.buckets WHERE id = :bucket AND org_id = :org FOR KEY SHARE")
 
 _ADD_FIELDS = text("""
     INSERT INTO heartguard_core.fields (bucket_id, measurement, field, type)
@@ -63,38 +59,31 @@ _GET_SERIES = text("""
     SELECT digest, id FROM heartguard_core.series WHERE bucket_id = :bucket AND digest = ANY(:digests)
 """).bindparams(_digests())
 
-_COPY = "COPY pg_temp.incoming FROM STDIN (FORMAT binary)"
+_VALUES = {float: "value_float", int: "value_int", bool: "value_bool", str: "value_text"}
+_APPEND = {
+    kind: f"COPY heartguard_core.points (bucket_id, series_id, ts, {value}) FROM STDIN (FORMAT binary)"
+    for kind, value in _VALUES.items()
+}
+_BRING = {
+    kind: f"COPY pg_temp.incoming (bucket_id, series_id, ts, {value}) FROM STDIN (FORMAT binary)"
+    for kind, value in _VALUES.items()
+}
 _EMPTY = text("TRUNCATE pg_temp.incoming")
 _UPSERT = text("""
     INSERT INTO heartguard_core.points (bucket_id, series_id, ts, value_float, value_int, value_bool, value_text)
-    SELECT :bucket, series_id, ts, value_float, value_int, value_bool, value_text
+    SELECT bucket_id, series_id, ts, value_float, value_int, value_bool, value_text
     FROM pg_temp.incoming ORDER BY series_id, ts
     ON CONFLICT (bucket_id, series_id, ts) DO UPDATE SET
         value_float = excluded.value_float, value_int = excluded.value_int,
         value_bool = excluded.value_bool, value_text = excluded.value_text
 """)
 
-CHECK_VIOLATION = "23514"
 CHUNK = 100_000
 """Rows sent at a time. A batch has more only in line protocol."""
 
 
-class Slot:
-    """The values that a batch holds of one series (of one field); the later of two at the same time wins."""
-
-    __slots__ = ("digest", "field", "id", "kind", "rows", "series")
-
-    def __init__(self, series: Series, field: str, kind: type) -> None:
-        self.series = series
-        self.field = field
-        self.kind = kind
-        self.digest = hashlib.sha256(msgspec.json.encode((series.measurement, series.tags, field))).digest()
-        self.id = 0
-        self.rows: dict[int, Any] = {}
-
-    @property
-    def key(self) -> tuple[str, str]:
-        return self.series.measurement, self.field
+class _Refused(Exception):
+    """The database would not take the rows as they are."""
 
 
 class PostgresBatch:
@@ -107,61 +96,73 @@ class PostgresBatch:
         self._bucket = bucket
         self._known = known
         self._forget = forget
-        self._slots: dict[Series, dict[str, Slot]] = {}
+        self._slots: dict[tuple[Series, str], Slot] = {}
         self._kinds: dict[tuple[str, str], type] = {}
         self._mixed = False
 
-    def add(self, series: Series, time: int, fields: Mapping[str, FieldValue | int]) -> None:
-        slots = self._slots.get(series)
-        if slots is None:
-            slots = self._slots[series] = {}
-        for field, value in fields.items():
-            slot = slots.get(field)
-            if slot is None:
-                slot = slots[field] = self._slot(series, field, type(value))
-            if type(value) is not slot.kind:
-                self._mixed = True
-            slot.rows[time] = value
+    def add(self, series: Series, field: str, times: Sequence[int], values: Sequence[FieldValue | int]) -> None:
+        kinds = set(map(type, values))
+        slot = self._slots.get((series, field))
+        if slot is None:
+            slot = self._slots[series, field] = self._slot(series, field, type(values[0]))
+        self._mixed |= kinds != {slot.kind}
+        slot.times += times
+        slot.values += values
 
     def write(self) -> None:
+        """Most batches only add points: those are copied straight into their partition, at a third of the cost.
+
+        Which batches these are need not be known for sure: the primary key refuses whatever is there already.
+        """
         if self._mixed:
             raise TypeConflict
-        slots = [slot for by_field in self._slots.values() for slot in by_field.values()]
-        fresh = [slot for slot in slots if not slot.id]
-        try:
-            self._write(slots, fresh)
-        except IntegrityError as error:
-            # A partition for rows on their way to the default one was made in that moment: now they find it.
-            if getattr(error.orig, "sqlstate", None) != CHECK_VIOLATION:
-                raise
-            self._write(slots, fresh)
-        self._known.keep(((self._bucket.id, slot.digest), (slot.id, slot.kind)) for slot in fresh)
+        slots = list(self._slots.values())
+        for slot in slots:
+            slot.settle()
+        appended = all(slot.is_apart() for slot in slots) and self._succeeds(slots, append)
+        # A partition for rows on their way to the default one may be made in that moment: then they find it.
+        if not appended and not self._succeeds(slots, upsert):
+            self._write(slots, upsert)
+        for slot in slots:
+            slot.stored.wrote(slot.times[0], slot.times[-1])
 
     def _slot(self, series: Series, field: str, kind: type) -> Slot:
         slot = Slot(series, field, kind)
         if self._kinds.setdefault(slot.key, kind) is not kind:
             self._mixed = True
         if known := self._known.get((self._bucket.id, slot.digest)):
-            slot.id, stored = known
-            self._mixed |= stored is not kind
+            slot.known = known
+            self._mixed |= known.kind is not kind
         return slot
 
-    def _write(self, slots: list[Slot], fresh: list[Slot]) -> None:
+    def _succeeds(self, slots: list[Slot], store: Callable[[Connection, int, list[Strand]], None]) -> bool:
+        try:
+            self._write(slots, store)
+        except (_Refused, IntegrityError):
+            return False
+        return True
+
+    def _write(self, slots: list[Slot], store: Callable[[Connection, int, list[Strand]], None]) -> None:
         bucket = int(self._bucket.id)
-        with self._database.transaction(self._bucket.org_id) as connection:
-            if connection.execute(_HOLD, {"bucket": bucket, "org": self._bucket.org_id}).one_or_none() is None:
-                self._forget()
-                raise BucketGone
-            if fresh:
-                register(connection, bucket, fresh)
-            for number, rows in enumerate(chunks(slots)):
-                if number:
-                    connection.execute(_EMPTY)
-                copy(connection, rows)
-                connection.execute(_UPSERT, {"bucket": bucket})
+        fresh: list[Slot] = []
+        try:
+            with self._database.transaction(self._bucket.org_id) as connection:
+                epoch = connection.execute(_HOLD, {"bucket": bucket, "org": self._bucket.org_id}).scalar_one_or_none()
+                if epoch is None:
+                    self._forget()
+                    raise BucketGone
+                fresh = [slot for slot in slots if slot.known is None or slot.known.epoch != epoch]
+                if fresh:
+                    register(connection, bucket, epoch, fresh)
+                store(connection, bucket, [slot.strand() for slot in slots])
+        except BaseException:
+            for slot in fresh:
+                slot.known = None  # its id was rolled back
+            raise
+        self._known.keep(((self._bucket.id, slot.digest), slot.stored) for slot in fresh)
 
 
-def register(connection: Connection, bucket: int, slots: list[Slot]) -> None:
+def register(connection: Connection, bucket: int, epoch: int, slots: list[Slot]) -> None:
     """Give the slots their ids, and make sure of their fields' types. Raises :class:`TypeConflict`.
 
     A type that another transaction is about to register is waited for.
@@ -186,68 +187,32 @@ def register(connection: Connection, bucket: int, slots: list[Slot]) -> None:
     }
     connection.execute(_ADD_SERIES, series)
     for row in connection.execute(_GET_SERIES, {"bucket": bucket, "digests": list(by_digest)}):
-        by_digest[bytes(row.digest)].id = row.id
+        slot = by_digest[bytes(row.digest)]
+        slot.known = Known(row.id, slot.kind, epoch)
 
 
-def copy(connection: Connection, rows: bytes) -> None:
-    """Send rows in the binary format to the temporary table."""
+def append(connection: Connection, bucket: int, strands: list[Strand]) -> None:
+    """Raises :class:`_Refused` where a point of the same series and time is there already."""
+    for portion in portions(strands, CHUNK):
+        copy(connection, _APPEND[portion[0].kind], rows(bucket, portion))
+
+
+def upsert(connection: Connection, bucket: int, strands: list[Strand]) -> None:
+    """Replaces points of the same series and time."""
+    for number, portion in enumerate(portions(strands, CHUNK)):
+        if number:
+            connection.execute(_EMPTY)
+        copy(connection, _BRING[portion[0].kind], rows(bucket, portion))
+        connection.execute(_UPSERT)
+
+
+def copy(connection: Connection, statement: str, data: bytes) -> None:
+    """Send rows in the binary format."""
     driver: Any = connection.connection.driver_connection
     try:
-        with driver.cursor() as cursor, cursor.copy(_COPY) as stream:
-            stream.write(rows)
+        with driver.cursor() as cursor, cursor.copy(statement) as stream:
+            stream.write(data)
+    except (psycopg.IntegrityError, psycopg.errors.DeadlockDetected) as error:
+        raise _Refused from error
     except psycopg.OperationalError as error:
         raise Unavailable from error
-
-
-# PostgreSQL's binary format: each row its number of columns, each column its length (-1 is NULL) and bytes.
-_BEGIN = b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0)
-_END = struct.pack("!h", -1)
-_FLOAT_SERIES = struct.Struct("!hiiiiqi")
-_FLOAT = struct.Struct("!qid")
-_INT = struct.Struct("!hiqiiiqiqi")
-_BOOL = struct.Struct("!hii?iiqiqi")
-_TEXT_LENGTH = struct.Struct("!hiii")
-_TEXT_SERIES = struct.Struct("!iqiqi")
-
-
-def chunks(slots: list[Slot]) -> Iterator[bytes]:
-    """All values, by series and time, in pieces of which the database makes short work."""
-    parts, room = [_BEGIN], CHUNK
-    for slot in sorted(slots, key=lambda slot: slot.id):
-        encode, rows = _ENCODERS[slot.kind], sorted(slot.rows.items())
-        while len(rows) > room:
-            yield b"".join([*parts, encode(slot.id, rows[:room]) if room else b"", _END])
-            parts, rows, room = [_BEGIN], rows[room:], CHUNK
-        parts.append(encode(slot.id, rows))
-        room -= len(rows)
-    yield b"".join([*parts, _END])
-
-
-def _floats(series: int, rows: list[tuple[int, Any]]) -> bytes:
-    before = _FLOAT_SERIES.pack(6, -1, -1, -1, 8, series, 8)
-    pack = _FLOAT.pack
-    return before + before.join([pack(time, 8, value) for time, value in rows])
-
-
-def _integers(series: int, rows: list[tuple[int, Any]]) -> bytes:
-    return b"".join([_INT.pack(6, 8, value, -1, -1, 8, series, 8, time, -1) for time, value in rows])
-
-
-def _booleans(series: int, rows: list[tuple[int, Any]]) -> bytes:
-    return b"".join([_BOOL.pack(6, -1, 1, value, -1, 8, series, 8, time, -1) for time, value in rows])
-
-
-def _strings(series: int, rows: list[tuple[int, Any]]) -> bytes:
-    parts: list[bytes] = []
-    for time, value in rows:
-        encoded = value.encode()
-        parts += _TEXT_LENGTH.pack(6, -1, -1, len(encoded)), encoded, _TEXT_SERIES.pack(8, series, 8, time, -1)
-    return b"".join(parts)
-
-
-_ENCODERS: Mapping[type, Callable[[int, list[tuple[int, Any]]], bytes]] = {
-    float: _floats,
-    int: _integers,
-    bool: _booleans,
-    str: _strings,
-}

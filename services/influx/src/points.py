@@ -1,25 +1,21 @@
 """What a point has to be, beyond the schema; the rules hold for every store and every format."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from math import isfinite
-from typing import NamedTuple
 
-from heartguard.errors import Invalid, ServiceError
-from heartguard.models.common import Detail
 from heartguard.models.timeseries import FieldValue
 
 from .line_protocol import head
 from .store import Series
 from .tenancy import USER_TAG
-from .times import MAX_TIME, MIN_TIME, format_time
 
 MAX_NAME = 256
 MAX_STRING = 65_536
 MAX_SERIES_KEY = 65_535
 MAX_SERIES = 100_000
-MAX_DETAILS = 10_000
 MAX_INT = 2**63
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -46,6 +42,8 @@ def pointer(*parts: str) -> str:
 
 def text_problem(text: str) -> str | None:
     """What keeps a name or a tag's value from being stored; line protocol could not carry it either."""
+    if text.isalnum():
+        return None
     if not text:
         return "is empty"
     if _CONTROL.search(text):
@@ -78,116 +76,31 @@ def value_problem(value: FieldValue | int) -> str | None:
     return None if -MAX_INT <= value < MAX_INT else "is beyond 64 bits"
 
 
-class _Shape(NamedTuple):
-    """What all points of the same measurement, tags and fields have in common."""
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """What holds for the points of one batch.
 
-    series: Series
-    problems: list[Problem]
-    foreign: bool
-
-
-class Check:
-    """Judges the points of one batch, one after the other, and keeps every violation.
-
-    ``root`` begins the paths of violations; within a line there is no path. ``user_id`` is the tag
-    that all points must have, where they must; ``oldest`` the first time that the bucket still
-    keeps, ``received`` the time of points without one: further such points of the same series
-    follow at 1 ns, so that none replaces another.
+    ``user_id`` is the tag that all points must have, where they must; ``oldest`` the first time
+    that the bucket still keeps, ``received`` the time of points without one: further such points
+    of the same series follow at 1 ns, so that none replaces another.
     """
 
-    def __init__(self, root: str, *, user_id: str | None, oldest: int, received: int) -> None:
-        self._root = root
-        self._user_id = user_id
-        self._oldest = max(oldest, MIN_TIME)
-        self._received = received
-        self._shapes: dict[object, _Shape] = {}
-        self._untimed: dict[Series, int] = {}
-        self._foreign: list[Detail] = []
-        self._found: list[Detail] = []
-        self._first_of_each: list[Detail] = []
-        self.violations = 0
+    user_id: str | None
+    oldest: int
+    received: int
 
-    def judge(
-        self,
-        index: int,
-        measurement: str,
-        tags: Mapping[str, str],
-        fields: Mapping[str, FieldValue | int],
-        time: int | None,
-    ) -> tuple[Series, int] | None:
-        """Series and time of a good point; None for a bad one."""
-        key = (measurement, tuple(tags.items()), tuple(fields))
-        shape = self._shapes.get(key)
-        if shape is None:
-            shape = self._shapes[key] = self._shape(measurement, tags, fields)
-        problems = shape.problems
-        for field, value in fields.items():
-            if (type(value) is not float or not isfinite(value)) and (problem := value_problem(value)):
-                problems = [*problems, (("fields", field), f"the field {shown(field)} {problem}")]
-        if time is None:
-            time = self._received + self._untimed.get(shape.series, 0)
-            self._untimed[shape.series] = time - self._received + 1
-        elif not self._oldest <= time <= MAX_TIME:
-            problems = [*problems, (("timestamp",), self._time_problem(time))]
-        if problems or shape.foreign:
-            self._keep(index, problems, shape.foreign)
-            return None
-        return shape.series, time
+    def is_foreign(self, tags: Mapping[str, str]) -> bool:
+        """Whether the point is another user's."""
+        return self.user_id is not None and tags.get(USER_TAG, self.user_id) != self.user_id
 
-    def found(self, detail: Detail, *, first: bool = True) -> None:
-        """Keep a violation; ``first`` says that it is the first of its point."""
-        self.violations += 1
-        if first and len(self._first_of_each) < MAX_DETAILS:
-            self._first_of_each.append(detail)
-        if len(self._found) < MAX_DETAILS:
-            self._found.append(detail)
-
-    @property
-    def full(self) -> bool:
-        """Whether so many points are bad that there is no use in looking at more."""
-        return len(self._first_of_each) >= MAX_DETAILS
-
-    @property
-    def summary(self) -> str | None:
-        """What to say of the violations, where not all are named."""
-        return f"At least {MAX_DETAILS} points are wrong; these come first" if self.full else None
-
-    def details(self) -> list[Detail]:
-        """Every violation; or, where there are very many, the first of each bad point."""
-        return self._found if self.violations <= MAX_DETAILS else self._first_of_each
-
-    def path(self, index: int, *within: str) -> str:
-        """The path of a point, or of something within it."""
-        return f"{self._root}/{index}" + (pointer(*within) if self._root == "/points" else "")
-
-    def refuse_foreign(self) -> None:
-        """Raise where a point is another user's; then nothing else needs saying."""
-        if self._foreign:
-            raise ServiceError(403, "You may only write points of your own user_id", details=self._foreign)
-
-    def _keep(self, index: int, problems: list[Problem], foreign: bool) -> None:
-        for number, (within, message) in enumerate(problems):
-            self.found(Detail(path=self.path(index, *within), message=message), first=number == 0)
-        if foreign and len(self._foreign) < MAX_DETAILS:
-            self._foreign.append(Detail(path=self.path(index, "tags", USER_TAG), message="is not your user_id"))
-
-    def _shape(self, measurement: str, tags: Mapping[str, str], fields: Mapping[str, FieldValue | int]) -> _Shape:
-        if len(self._shapes) >= MAX_SERIES:
-            raise Invalid([Detail(path=self._root, message=f"a batch may hold {MAX_SERIES} different series")])
-        foreign = False
-        if self._user_id is not None:
-            foreign = tags.get(USER_TAG, self._user_id) != self._user_id
-            tags = {**tags, USER_TAG: self._user_id}
-        series = Series(measurement, tuple(sorted(tags.items())))
-        return _Shape(series, list(_shape_problems(series, fields)), foreign)
-
-    def _time_problem(self, time: int) -> str:
-        if MIN_TIME <= time <= MAX_TIME:
-            return f"is older than the bucket's retention, which reaches back to {format_time(self._oldest)}"
-        return "is not within the years 1678 to 2261"
+    def series(self, measurement: str, tags: Mapping[str, str]) -> Series:
+        if self.user_id is not None:
+            tags = {**tags, USER_TAG: self.user_id}
+        return Series(measurement, tuple(sorted(tags.items())))
 
 
-def _shape_problems(series: Series, fields: Mapping[str, object]) -> Iterator[Problem]:
+def series_problems(series: Series, fields: Collection[str]) -> Iterator[Problem]:
+    """What is wrong with the names and tags of points of a series that have these fields."""
     measurement = series.measurement
     if problem := name_problem(measurement):
         yield ("measurement",), f"the measurement {problem}"
@@ -207,7 +120,9 @@ def _shape_problems(series: Series, fields: Mapping[str, object]) -> Iterator[Pr
 
 def _too_long(series: Series, fields: Iterable[str]) -> bool:
     """Whether the store's key of a series would be: the beginning of its line, four bytes and the field."""
-    characters = len(series.measurement) + sum(len(key) + len(value) + 2 for key, value in series.tags)
+    characters = len(series.measurement)
+    for key, value in series.tags:
+        characters += len(key) + len(value) + 2
     if characters + MAX_NAME < MAX_SERIES_KEY // 4 - 4:
         return False  # four bytes a character at most; where one is escaped, it and its backslash are two
     longest = max(len(field.encode(errors="replace")) for field in fields)

@@ -70,8 +70,8 @@ class TypeConflict(Exception):
 class Batch(Protocol):
     """Points on their way into a bucket."""
 
-    def add(self, series: Series, time: int, fields: Mapping[str, FieldValue | int]) -> None:
-        """Take one point in. The same series and time again replaces the fields given and keeps the others."""
+    def add(self, series: Series, field: str, times: Sequence[int], values: Sequence[FieldValue | int]) -> None:
+        """Take values of a field in, with the time of each. The same time again, even in the same call, replaces."""
         ...
 
     def write(self) -> None:

@@ -1,33 +1,19 @@
 """Times: RFC 3339 to nanoseconds since the epoch and back, durations, and windows.
 
-A ``datetime`` keeps microseconds only, so times are whole nanoseconds throughout.
+Times are whole nanoseconds throughout.
 """
 
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
-SECOND = 1_000_000_000
+from heartguard.timestamps import SECOND, parse_time
+
 UNITS = {"s": SECOND, "m": 60 * SECOND, "h": 3600 * SECOND, "d": 86_400 * SECOND}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 MIN_TIME = (datetime(1678, 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(seconds=1) * SECOND
 MAX_TIME = (datetime(2262, 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(seconds=1) * SECOND - 1
 """The first and the last time that a point can have: the whole years that 64 bits of nanoseconds hold."""
-
-
-@lru_cache(maxsize=8192)
-def _minute(text: str) -> int:
-    """``2024-06-01T10:00`` in seconds. Points come in order, so that few minutes are in use at a time."""
-    return int(datetime.fromisoformat(text + "+00:00").timestamp())
-
-
-def parse_time(text: str) -> int:
-    """Nanoseconds of a time that has the form of :data:`heartguard.models.base.TIMESTAMP`."""
-    whole = (_minute(text[:16]) + int(text[17:19])) * SECOND
-    if text[19] != ".":
-        return whole
-    fraction = text[20:].partition("+")[0].partition("-")[0].rstrip("Z")
-    return whole + int(fraction.ljust(9, "0"))
 
 
 @lru_cache(maxsize=8192)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from heartguard.errors import Forbidden, Invalid, NotFound
 from heartguard.models.base import UNSET, UnsetType
@@ -10,20 +10,22 @@ from heartguard.models.common import Detail
 from heartguard.models.timeseries import (
     Bucket,
     BucketCreate,
-    Point,
     QueryRequest,
     QueryResult,
     Result,
     WriteRequest,
 )
+from heartguard.timestamps import SECOND
 from heartguard.tokens import Claims
 
 from . import tenancy
+from .check import Check
 from .errors import BucketExists, WrongFieldType
+from .gathering import gather
 from .line_protocol import Entry, LineBatch
-from .points import Check, shown
+from .points import Rules, shown
 from .store import TYPES, BucketGone, Selection, Store, StoredBucket, TypeConflict
-from .times import MAX_TIME, MIN_TIME, SECOND, format_time, parse_duration, parse_moment, parse_time
+from .times import MAX_TIME, MIN_TIME, format_time, parse_duration, parse_moment
 
 MIN_RETENTION = 3600
 MAX_WINDOW = 2**63 - 1
@@ -100,34 +102,37 @@ class TimeSeries:
 
     def _write(self, request: WriteRequest, caller: Claims, bucket: StoredBucket) -> int:
         now = self._clock()
-        check = Check(
-            "/lines" if isinstance(request, LineBatch) else "/points",
-            user_id=tenancy.own_points_only(caller),
-            oldest=_oldest(bucket, now),
-            received=now,
-        )
+        rules = Rules(user_id=tenancy.own_points_only(caller), oldest=_oldest(bucket, now), received=now)
+        check = Check("/lines" if isinstance(request, LineBatch) else "/points", rules)
+        gathered = gather(entries(request), rules)
+        if gathered is None:
+            self._refuse(request, bucket, check)
         batch = self._store.batch(bucket)
-        count = 0
-        for entry in entries(request):
-            count += 1
-            if isinstance(entry, Detail):
-                check.found(entry)
-            elif good := check.judge(*entry):
-                batch.add(*good, entry[3])
-            if check.full:
-                break
-        check.refuse_foreign()
-        if not count:
-            raise Invalid([Detail(path="/lines", message="the batch holds no points")])
-        if check.violations:
-            self._name_conflicts(request, bucket, check)
-            raise Invalid(check.details(), check.summary)
+        for column in gathered.columns:
+            batch.add(*column)
         try:
             batch.write()
         except TypeConflict:
             self._name_conflicts(request, bucket, check)
             raise WrongFieldType(check.details()) from None
-        return count
+        return gathered.points
+
+    def _refuse(self, request: WriteRequest, bucket: StoredBucket, check: Check) -> NoReturn:
+        """Say everything that is wrong with the batch."""
+        count = 0
+        for entry in entries(request):
+            count += 1
+            if isinstance(entry, Detail):
+                check.found(entry)
+            else:
+                check.judge(*entry)
+            if check.full:
+                break
+        check.refuse_foreign()
+        if not count:
+            raise Invalid([Detail(path="/lines", message="the batch holds no points")])
+        self._name_conflicts(request, bucket, check)
+        raise Invalid(check.details(), check.summary)
 
     def _name_conflicts(self, request: WriteRequest, bucket: StoredBucket, check: Check) -> None:
         """Find every point that gives a field another type than the stored one, or than the batch's first."""
@@ -167,13 +172,12 @@ class TimeSeries:
 
 def entries(request: WriteRequest) -> Iterable[Entry | Detail]:
     """The points of a batch, whatever form it came in."""
-    return request.entries() if isinstance(request, LineBatch) else _points(request.points)
+    return request.entries() if isinstance(request, LineBatch) else _points(request)
 
 
-def _points(points: Iterable[Point]) -> Iterator[Entry]:
-    for index, point in enumerate(points):
-        timestamp = point.timestamp
-        yield index, point.measurement, point.tags, point.fields, parse_time(timestamp) if timestamp else None
+def _points(request: WriteRequest) -> Iterator[Entry]:
+    for index, (point, at) in enumerate(zip(request.points, request.times, strict=True)):
+        yield index, point.measurement, point.tags, point.fields, at
 
 
 def _oldest(bucket: StoredBucket, now: int) -> int:

@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +13,13 @@ from flask import Flask
 from werkzeug.test import TestResponse
 
 from heartguard.database import Database
+from heartguard.models.timeseries import FieldValue
 from heartguard.settings import load
 from heartguard.tokens import Claims, KeyRing, Tokens
 from services.influx.src.app import create_app
 from services.influx.src.db import PostgresStore
 from services.influx.src.settings import Settings
+from services.influx.src.store import Batch, Series
 from services.influx.src.timeseries import TimeSeries
 
 SECRET = "a secret of the tests, 32 bytes long"
@@ -148,6 +150,12 @@ def store(database: Database, clock: Clock) -> PostgresStore:
 @pytest.fixture
 def timeseries(store: PostgresStore, clock: Clock) -> TimeSeries:
     return TimeSeries(store, clock)
+
+
+def add(batch: Batch, series: Series, time: int, fields: Mapping[str, FieldValue]) -> None:
+    """Put one point into a batch."""
+    for field, value in fields.items():
+        batch.add(series, field, [time], [value])
 
 
 def details(answer: TestResponse) -> dict[str, str]:

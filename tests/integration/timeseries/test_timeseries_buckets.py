@@ -14,7 +14,7 @@ from services.influx.src.db import PostgresStore
 from services.influx.src.store import BucketGone, Selection, Series, StoredBucket
 from services.influx.src.timeseries import TimeSeries
 
-from .conftest import Caller, claims, code, details
+from .conftest import Caller, add, claims, code, details
 
 POINT = {"measurement": "m", "fields": {"f": 1}, "timestamp": "2024-06-01T10:00:00Z"}
 
@@ -111,7 +111,7 @@ def test_dropped_points_are_gone_from_the_disk(
     bucket = store.create_bucket(org, f"org_{org}_x", retention_seconds=retention, description=None)
     assert bucket is not None
     batch = store.batch(bucket)
-    batch.add(Series("m", (("t", "v"),)), store._clock(), {"f": 1.0})
+    add(batch, Series("m", (("t", "v"),)), store._clock(), {"f": 1.0})
     batch.write()
     tables = text("SELECT count(*) FROM pg_class WHERE relname LIKE :name")
     count = text("SELECT count(*) FROM heartguard_core.points WHERE bucket_id = :bucket")
@@ -155,7 +155,7 @@ def test_a_stale_bucket_is_of_no_use(store: PostgresStore, database: Database, o
     assert bucket is not None
     assert PostgresStore(database).drop_bucket(org, bucket.name)
     batch = store.batch(bucket)
-    batch.add(Series("m", ()), 0, {"f": 1.0})
+    add(batch, Series("m", ()), 0, {"f": 1.0})
     with pytest.raises(BucketGone):
         batch.write()
 

@@ -17,7 +17,7 @@ from services.influx.src.db import PostgresStore
 from services.influx.src.store import Selection, Series, StoredBucket, TypeConflict
 from services.influx.src.times import MAX_TIME, MIN_TIME
 
-from .conftest import Caller, running, wait_until
+from .conftest import Caller, add, running, wait_until
 
 EVERYTHING = Selection(
     measurement="m", start=MIN_TIME, stop=MAX_TIME + 1, fields=None, tags={}, aggregate=None, window=1, limit=100_000
@@ -61,7 +61,7 @@ def test_of_batches_that_race_for_a_field_s_type_only_one_kind_wins(
 
         def write(store: PostgresStore, value: float, field: str = field) -> None:
             batch = store.batch(bucket)
-            batch.add(Series("m", (("w", str(value)),)), 1, {field: value, "other": 1.0})
+            add(batch, Series("m", (("w", str(value)),)), 1, {field: value, "other": 1.0})
             batch.write()
 
         values: list[float] = [1.5, 2, 3.5, 4]
@@ -83,7 +83,7 @@ def test_batches_that_touch_the_same_points_in_any_order_do_not_deadlock(
             batch = store.batch(bucket)
             for one in order:
                 for at in (3, 1, 2):
-                    batch.add(one, at, {"a": value, "b": value})
+                    add(batch, one, at, {"a": value, "b": value})
             batch.write()
 
     orders = [series, series[::-1], series[30:] + series[:30], series[::2] + series[1::2]]
@@ -175,7 +175,7 @@ def test_losing_the_connection_in_the_middle_of_a_batch(
                 other.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
 
     batch = store.batch(bucket)
-    batch.add(Series("m", ()), 1, {"f": 1.0})
+    add(batch, Series("m", ()), 1, {"f": 1.0})
     batch.write()
     event.listen(database.engine, "after_cursor_execute", kill)
     with pytest.raises(Unavailable):

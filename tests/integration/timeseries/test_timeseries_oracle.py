@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from services.influx.src.db import PostgresStore
 from services.influx.src.store import ANY_TYPE, Selection, Series
 
+from .conftest import add
+
 _organizations = itertools.count(5_000_000)
 ORACLE: Mapping[str, Callable[[Sequence[Any]], Any]] = {
     "mean": statistics.fmean,
@@ -77,7 +79,7 @@ def test_the_store_agrees_with_plain_python(store: PostgresStore, data: st.DataO
     for _ in range(data.draw(st.integers(1, 3), "batches")):
         batch = store.batch(bucket)
         for series, time, fields in data.draw(points, "points"):
-            batch.add(series, time, fields)
+            add(batch, series, time, fields)
             for field, value in fields.items():
                 rows.setdefault((series, field), {})[time] = value
         batch.write()

@@ -14,7 +14,7 @@ from services.influx.src.store import Selection, Series
 from services.influx.src.times import SECOND, format_time, parse_time
 from services.influx.src.timeseries import TimeSeries
 
-from .conftest import Caller, Clock, claims, code, details
+from .conftest import Caller, Clock, add, claims, code, details
 
 HOUR = "2024-06-01T10:{}Z"
 
@@ -260,7 +260,7 @@ def test_expired_points_are_not_read(timeseries: TimeSeries, store: PostgresStor
     assert bucket is not None
     batch = store.batch(bucket)
     for minutes in range(4):
-        batch.add(Series("m", ()), clock.now - minutes * 60 * SECOND, {"f": float(minutes)})
+        add(batch, Series("m", ()), clock.now - minutes * 60 * SECOND, {"f": float(minutes)})
     batch.write()
     clock.forward(3600 - 90)
     for aggregate, expected in (("", [1.0, 0.0]), ("sum", [1.0])):
@@ -277,7 +277,7 @@ def test_only_the_chosen_points_are_read(store: PostgresStore, database: Databas
     batch = store.batch(bucket)
     for second in range(2000):
         for series in range(10):
-            batch.add(Series("m", (("s", str(series)),)), second * SECOND, {"f": float(second)})
+            add(batch, Series("m", (("s", str(series)),)), second * SECOND, {"f": float(second)})
     batch.write()
     selection = Selection(
         measurement="m",

@@ -11,7 +11,7 @@ from flask import Flask
 from heartguard.codec import encode
 from heartguard.models.timeseries import Point, WriteRequest
 from heartguard.negotiation import Format
-from services.influx.src import db_write
+from services.influx.src import check, db_write, gathering
 from services.influx.src import points as rules
 from services.influx.src.times import format_time, parse_time
 
@@ -218,12 +218,12 @@ def test_every_bad_line_is_named(admin: Caller) -> None:
 def test_of_very_many_violations_the_first_of_each_point_is_named(admin: Caller) -> None:
     answer = admin.lines("_m,_t=x _f=1\n" * 4_000)
     assert len(details(answer)) == 4_000
-    answer = admin.lines("bad\n" * (rules.MAX_DETAILS + 1))
-    assert len(details(answer)) == rules.MAX_DETAILS
+    answer = admin.lines("bad\n" * (check.MAX_DETAILS + 1))
+    assert len(details(answer)) == check.MAX_DETAILS
     assert "At least 10000" in answer.text
     admin.write(point())
-    answer = admin.lines("m f=1i\n" * (rules.MAX_DETAILS + 1))
-    assert (code(answer), len(details(answer))) == ("TS_002", rules.MAX_DETAILS)
+    answer = admin.lines("m f=1i\n" * (check.MAX_DETAILS + 1))
+    assert (code(answer), len(details(answer))) == ("TS_002", check.MAX_DETAILS)
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 4, 100])
@@ -236,7 +236,8 @@ def test_large_batches_are_sent_in_pieces(admin: Caller, monkeypatch: pytest.Mon
 
 
 def test_a_batch_has_a_limit_of_series(admin: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rules, "MAX_SERIES", 3)
+    for module in (gathering, check):
+        monkeypatch.setattr(module, "MAX_SERIES", 3)
     assert admin.lines("m,t=1 f=1\nm,t=2 f=1\nm,t=3 f=1\nm,t=1 f=2").status_code == 200
     assert admin.lines("m,t=1 f=1\nm,t=2 f=1\nm,t=3 f=1\nm,t=4 f=2").status_code == 422
 

@@ -1,0 +1,188 @@
+"""``kill -9`` in the middle of a write load: every acknowledged point is there afterwards, and no batch in parts.
+
+Writers send batch after batch, each of a second of its own; one that fails they send again, with other values,
+until it is acknowledged. The service and PostgreSQL are killed in turns, PostgreSQL with all its processes at once.
+
+``HEARTGUARD_KILLS=50`` does it that often.
+"""
+
+import http.client
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from heartguard.local.errors import SetupError
+from heartguard.local.files import private_folder
+from heartguard.local.postgres import Postgres
+from heartguard.local.readiness import is_ready
+from heartguard.local.server import Running
+from heartguard.migrate import migrate
+from heartguard.services import SERVICES
+from heartguard.settings import ROOT
+
+from .conftest import SECRET, TOKENS, wait_until
+
+KILLS = int(os.environ.get("HEARTGUARD_KILLS", "2"))
+WRITERS = 3
+POINTS = 200
+"""In a batch."""
+LONGEST_LOAD = 0.8
+"""Seconds until the next kill, at the most."""
+EVERYTHING = {
+    "measurement": "m", "range_start": "1970-01-01T00:00:00Z", "window": "1s", "limit": 100_000
+}  # fmt: skip
+
+
+def kill(pid: int) -> None:
+    """The process and its children: none gets to do anything more."""
+    children = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    for one in [*children, pid]:
+        with suppress(ProcessLookupError):  # a worker of PostgreSQL's that has just ended
+            os.kill(one, signal.SIGKILL)
+
+
+class Site:
+    """A durable PostgreSQL and the service as the product runs it, both in processes of their own."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.port = port
+        self._store = Postgres(folder / "postgres", private_folder(folder / "secrets"))
+        self._postgres = Running(self._store)
+        migrate(self._store.url)
+        self._service = self._start()
+        self._wait()
+
+    def kill_service(self) -> None:
+        kill(self._service.pid)
+        self._service.wait(10)
+        self._service = self._start()
+        self._wait()
+
+    def kill_postgres(self) -> None:
+        kill(self._postgres.pid)
+        self._postgres.kill()
+        wait_until(self._restart, 20)
+        self._wait()
+
+    def stop(self) -> None:
+        self._service.terminate()
+        self._service.wait(20)
+        self._postgres.stop()
+
+    def send(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
+        """Status and answer. Raises OSError or HTTPException where the service goes away meanwhile."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        token, _ = TOKENS.issue(sub="1", role="admin", org_id=1, sid="s", typ="access", seconds=60)
+        try:
+            headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+            connection.request("POST", path, json.dumps(body), headers)
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read())
+        finally:
+            connection.close()
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        command = [sys.executable, "-m", "heartguard.serve", "timeseries", "--port", str(self.port)]
+        environ = {"PATH": os.environ["PATH"], "JWT_SECRET": SECRET, "DATABASE_URL": self._store.url}
+        quiet = subprocess.DEVNULL
+        return subprocess.Popen(command, cwd=ROOT, env=environ, stdout=quiet, stderr=quiet)
+
+    def _restart(self) -> bool:
+        """As the supervisor does it: again, where a process of the killed server has not quite ended yet."""
+        try:
+            self._postgres = Running(self._store)
+        except SetupError:
+            return False
+        return True
+
+    def _wait(self) -> None:
+        wait_until(lambda: is_ready(SERVICES["timeseries"], self.port), 20)
+
+
+class Writer:
+    """Sends batches until told to stop; ``acknowledged`` counts those that are safe."""
+
+    def __init__(self, site: Site, number: int) -> None:
+        self.acknowledged = 0
+        self.tags = {"writer": str(number)}
+        self.statuses: set[int] = set()
+        self._site = site
+        self._tries = 0
+
+    def write(self, stop: threading.Event) -> None:
+        while not stop.is_set():
+            self._tries += 1
+            try:
+                status, _ = self._site.send("/timeseries/write", {"points": self._points()})
+            except (OSError, http.client.HTTPException):
+                continue
+            self.statuses.add(status)
+            if status == 200:
+                self.acknowledged += 1
+
+    def _points(self) -> list[dict[str, Any]]:
+        second = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(self.acknowledged))
+        return [
+            {
+                "measurement": "m",
+                "tags": self.tags,
+                "fields": {"try": self._tries, "text": str(self._tries)},
+                "timestamp": f"{second}.{n:03d}Z",
+            }
+            for n in range(POINTS)
+        ]
+
+    def check(self) -> None:
+        """Each batch is there as a whole, and of one try: all that were acknowledged, and at most one more."""
+        counts = self._ask(aggregate="count")
+        by_field = {field: [value for of, value in counts if of == field] for field in ("try", "text")}
+        assert by_field["try"] == by_field["text"]
+        assert set(by_field["try"]) <= {POINTS}
+        assert self.acknowledged <= len(by_field["try"]) <= self.acknowledged + 1
+        assert {value for _, value in self._ask(aggregate="spread", fields=["try"])} <= {0}
+
+    def _ask(self, **question: Any) -> list[tuple[str, float]]:
+        status, answer = self._site.send("/timeseries/query", {**EVERYTHING, "tags": self.tags, **question})
+        assert status == 200, answer
+        return [(row["field"], row["value"]) for row in answer["results"]]
+
+
+@pytest.fixture
+def site(stores_folder: Path, free_port: Callable[[], int]) -> Iterator[Site]:
+    site = Site(private_folder(stores_folder / "killed"), free_port())
+    yield site
+    site.stop()
+
+
+def test_what_was_acknowledged_survives_and_nothing_is_half_written(site: Site) -> None:
+    chance = random.Random(KILLS)
+    writers = [Writer(site, number) for number in range(WRITERS)]
+    for number in range(KILLS):
+        stop = threading.Event()
+        threads = [threading.Thread(target=writer.write, args=[stop]) for writer in writers]
+        for thread in threads:
+            thread.start()
+        time.sleep(chance.uniform(0.1, LONGEST_LOAD))
+        if number % 2:
+            site.kill_postgres()
+        else:
+            site.kill_service()
+        stop.set()
+        for thread in threads:
+            thread.join(30)
+        for writer in writers:
+            writer.check()
+    assert all(writer.acknowledged for writer in writers)
+    assert set().union(*(writer.statuses for writer in writers)) <= {200, 503}
+    print(f"{KILLS} kills, {sum(writer.acknowledged for writer in writers)} batches acknowledged")
