@@ -1,12 +1,12 @@
 """The whole stack on this machine: started, stopped, looked at."""
 
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
 from functools import partial
 from importlib import import_module
 
-from ..listening import port_is_free, server_settings
+from ..listening import load_own, port_is_free, server_settings
 from ..services import SERVICES, Service
 from ..settings import ROOT, DatabaseSettings, environment, load
 from . import dotenv
@@ -113,10 +113,11 @@ class Stack:
 
     def migrate(self) -> None:
         """Bring the database to the newest schema; the embedded one must be running."""
-        self._migrate(self.service_environment())
+        self._migrate(self.environment_for(DatabaseSettings))
 
-    def service_environment(self) -> dict[str, str]:
-        """What a service of this stack needs to know."""
+    def environment_for(self, settings: type) -> dict[str, str]:
+        """What something with these ``settings`` needs to know. The stores it asks for must answer."""
+        self._require_stores(item.metadata["name"] for item in fields(settings) if "name" in item.metadata)
         self.layout.prepare()
         self._complete_environment()
         return self.environ
@@ -223,7 +224,21 @@ class Stack:
                 self.environ[service.url_variable] = f"http://{HOST}:{self.port(service)}"
         self.environ["HEARTGUARD_DATA"] = str(self.layout.root)
         for service in self.services:
-            load(import_module(f"{service.package}.settings").Settings, self.environ)
+            load_own(settings_of(service), service, self.environ)
+
+    def _require_stores(self, variables: Iterable[str]) -> None:
+        for store in map(self.stores.get, variables):
+            # One that was never made must not be asked: it would make its password.
+            if store is not None and (store.is_unused() or not store.answers()):
+                raise SetupError(
+                    f"{store.name} does not run in {self.layout.root}: start the stack first (heartguard up)."
+                )
 
     def _is_set(self, variable: str) -> bool:
         return bool(self.environ.get(variable) or self.environ.get(f"{variable}_FILE"))
+
+
+def settings_of(service: Service) -> type:
+    """The service's own class of settings."""
+    found: type = import_module(f"{service.package}.settings").Settings
+    return found

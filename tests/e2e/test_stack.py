@@ -203,6 +203,19 @@ def test_wrong_settings_are_named_before_anything_starts(another: Layout, monkey
     assert not (another.root / "postgres").exists()
 
 
+def test_a_half_made_database_is_named_with_what_to_remove(another: Layout) -> None:
+    another.prepare()
+    data = another.root / "postgres" / "data"
+    data.mkdir(parents=True)
+    (data / "PG_VERSION").write_text("18\n")
+    with another.lock():
+        pass
+    refused = heartguard("up")
+    assert refused.exit_code == 1
+    assert "incomplete" in refused.output
+    assert f"rm -r '{data}'" in refused.output
+
+
 def test_a_store_that_ends_at_once_is_shown_and_all_is_stopped(another: Layout) -> None:
     another.prepare()
     store = Postgres(another.root / "postgres", another.secrets)
@@ -249,6 +262,14 @@ def test_an_unknown_service_cannot_be_run() -> None:
     refused = heartguard("run", "nothing")
     assert refused.exit_code == 1
     assert "gateway" in refused.output
+
+
+@pytest.mark.parametrize("command", [["run", "gateway"], ["run", "timeseries"], ["migrate"]])
+def test_without_the_stack_nothing_is_run_but_the_start_is_named(another: Layout, command: list[str]) -> None:
+    refused = heartguard(*command)
+    assert refused.exit_code == 1
+    assert "start the stack first (heartguard up)" in refused.output
+    assert list(another.root.iterdir()) == []
 
 
 def test_a_service_can_be_run_beside_the_stack(running: Stack, free_port: Callable[[], int]) -> None:
