@@ -81,6 +81,17 @@ def test_status_and_logs_show_what_runs(running: Stack) -> None:
     assert "there are: auth" in unknown.output
 
 
+def test_the_services_keep_what_they_compiled(running: Stack) -> None:
+    """Compiling everything anew would make a restart take several times as long."""
+    pid = running.supervisor.states()["auth"].pid
+    environ = dict(word.split(b"=", 1) for word in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") if word)
+    assert b"PYTHONDONTWRITEBYTECODE" not in environ
+    assert environ[b"MALLOC_ARENA_MAX"] == b"2"
+    assert stack_module.supervised({"PYTHONDONTWRITEBYTECODE": "1", "MALLOC_ARENA_MAX": "8"}) == {
+        "MALLOC_ARENA_MAX": "8"
+    }
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_what_is_killed_is_back_within_seconds(running: Stack, name: str) -> None:
     state = running.supervisor.states()[name]
