@@ -231,7 +231,7 @@ class Stack:
             # One that was never made must not be asked: it would make its password.
             if store is not None and (store.is_unused() or not store.answers()):
                 raise SetupError(
-                    f"{store.name} does not run in {self.layout.root}: start the stack first (heartguard up)."
+                    f"{store.name} does not run in {self.layout.root}. Start the stack first: heartguard up"
                 )
 
     def _is_set(self, variable: str) -> bool:

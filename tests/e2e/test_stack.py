@@ -279,7 +279,7 @@ def test_an_unknown_service_cannot_be_run() -> None:
 def test_without_the_stack_nothing_is_run_but_the_start_is_named(another: Layout, command: list[str]) -> None:
     refused = heartguard(*command)
     assert refused.exit_code == 1
-    assert "start the stack first (heartguard up)" in refused.output
+    assert "Start the stack first: heartguard up" in refused.output
     assert list(another.root.iterdir()) == []
 
 
