@@ -60,6 +60,8 @@ install_locked() {
         tail -n 25 "$log" >&2
         die "Installing failed; all of it is in $log."
     }
+    # pip has compiled what it installed, but not the checkout. Should this fail, it is compiled when it is run.
+    "$VENV/bin/python" -m compileall -q "$ROOT/heartguard" "$ROOT/services" >>"$log" 2>&1 || true
 }
 
 # Reads what pip says and shows, on a terminal, how far it is.

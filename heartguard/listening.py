@@ -4,6 +4,7 @@ import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from .services import Service
 from .settings import SettingsError, integer, load, variable
@@ -18,24 +19,37 @@ class ServerSettings:
     port: int = variable("PORT", integer(1, 65_535))
 
 
+S = TypeVar("S")
 PER_SERVICE = ("WORKERS", "THREADS", "LOG_LEVEL")
 
 
 def own_settings(service: Service, environ: Mapping[str, str]) -> dict[str, str]:
     """``environ`` as that service sees it, where ``AUTH_WORKERS`` goes before ``WORKERS`` and so on."""
-    prefix = service.port_variable.removesuffix("PORT")
-    own = {name: value for name in PER_SERVICE if (value := environ.get(prefix + name))}
+    own = {name: value for name in PER_SERVICE if (value := environ.get(_own_name(service, name)))}
     return {**environ, **own}
+
+
+def load_own(settings: type[S], service: Service, environ: Mapping[str, str]) -> S:
+    """Read ``settings`` as that service sees them. An error names the variable that holds the value."""
+
+    def holder(found: re.Match[str]) -> str:
+        own = _own_name(service, found[0])
+        return own if found[0] == "PORT" or (found[0] in PER_SERVICE and environ.get(own)) else found[0]
+
+    try:
+        return load(settings, own_settings(service, environ))
+    except SettingsError as error:
+        raise SettingsError(re.sub(r"(?m)(?<=^  )[A-Z_]+(?=: )", holder, str(error))) from None
+
+
+def _own_name(service: Service, name: str) -> str:
+    return service.port_variable.removesuffix("PORT") + name
 
 
 def server_settings(service: Service, environ: Mapping[str, str]) -> ServerSettings:
     """How to serve it. Raises :class:`SettingsError`."""
     port = environ.get(service.port_variable) or str(service.port)
-    try:
-        return load(ServerSettings, {**own_settings(service, environ), "PORT": port})
-    except SettingsError as error:
-        prefix = service.port_variable.removesuffix("PORT")
-        raise SettingsError(re.sub(r"(?m)^  (?=[A-Z]+:)", f"  {prefix}", str(error))) from None
+    return load_own(ServerSettings, service, {**environ, "PORT": port})
 
 
 def port_is_free(host: str, port: int) -> bool:

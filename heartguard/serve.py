@@ -16,9 +16,9 @@ from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
 
-from .listening import own_settings, port_is_free, server_settings
+from .listening import load_own, own_settings, port_is_free, server_settings
 from .services import SERVICES, Service
-from .settings import SettingsError, environment, load
+from .settings import SettingsError, environment
 from .worker import load as load_in_worker
 
 HEADER_READ_TIMEOUT_MS = 10_000
@@ -35,13 +35,13 @@ def serve(service: Service, *, host: str = "127.0.0.1", port: int | None = None,
 
     With ``join`` the port may be held already by a predecessor, which is to be stopped once this one answers.
     """
-    environ = own_settings(service, environment())
-    load(import_module(f"{service.package}.settings").Settings, environ)
+    environ = environment()
+    load_own(import_module(f"{service.package}.settings").Settings, service, environ)
     settings = server_settings(service, environ)
     port = port or settings.port
     if not join:
         wait_for_port(service, host, port)
-    os.environ |= environ  # which is all that the workers see
+    os.environ |= own_settings(service, environ)  # which is all that the workers see
     Granian(
         f"{service.package}.app:{'create_front' if service.faces_clients else 'create_app'}",
         address=host,

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..local.errors import SetupError
-from ..local.stack import Stack, Status
+from ..local.stack import Stack, Status, settings_of
 from ..services import SERVICES
 from ..settings import ROOT, SettingsError
 
@@ -121,7 +121,7 @@ def run(
     from ..serve import serve
 
     with _failures():
-        os.environ |= Stack().service_environment()
+        os.environ |= Stack().environment_for(settings_of(SERVICES[service]))
         serve(SERVICES[service], host=host, port=port)
 
 

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import pwd
+import shlex
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,8 @@ LONGEST_SOCKET = "control.sock.4194304"
 """The supervisor binds its socket under a name that ends in its process id first."""
 NEEDED_MB = 200
 LOCK_TIMEOUT = 60.0
+OURS = ("postgres", "valkey", "logs", "lock", "supervisord.conf", "supervisord.pid", "control.sock")
+"""What the folder holds besides ``secrets``, without which it is of no use."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +94,19 @@ class Layout:
     def _check_content(self) -> None:
         """Closing a folder that serves others too would be a nasty surprise: it must be new, empty or ours."""
         found = {path.name for path in self.root.iterdir()} - {"lost+found"}
-        if found and "secrets" not in found:
+        if not found or "secrets" in found:
+            return
+        cluster = self.root / "postgres" / "data"
+        if cluster.exists():
+            ours = [shlex.quote(str(self.root / name)) for name in OURS if name in found]
             raise SetupError(
-                f"{self.root} holds files that are not HeartGuard's ({', '.join(sorted(found)[:3])} …)."
-                " Set HEARTGUARD_DATA to a new or empty folder."
+                f"The database folder {cluster} is half-made, or cut off from its passwords: {self.secrets} is missing."
+                f" Put that back as it was; or, if nothing here is needed, remove it: rm -r {' '.join(ours)}"
             )
+        raise SetupError(
+            f"{self.root} holds files that are not HeartGuard's ({', '.join(sorted(found)[:3])} …)."
+            " Set HEARTGUARD_DATA to a new or empty folder."
+        )
 
     @contextmanager
     def lock(self) -> Iterator[None]:

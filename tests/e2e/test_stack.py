@@ -81,6 +81,17 @@ def test_status_and_logs_show_what_runs(running: Stack) -> None:
     assert "there are: auth" in unknown.output
 
 
+def test_the_services_keep_what_they_compiled(running: Stack) -> None:
+    """Compiling everything anew would make a restart take several times as long."""
+    pid = running.supervisor.states()["auth"].pid
+    environ = dict(word.split(b"=", 1) for word in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") if word)
+    assert b"PYTHONDONTWRITEBYTECODE" not in environ
+    assert environ[b"MALLOC_ARENA_MAX"] == b"2"
+    assert stack_module.supervised({"PYTHONDONTWRITEBYTECODE": "1", "MALLOC_ARENA_MAX": "8"}) == {
+        "MALLOC_ARENA_MAX": "8"
+    }
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_what_is_killed_is_back_within_seconds(running: Stack, name: str) -> None:
     state = running.supervisor.states()[name]
@@ -203,6 +214,19 @@ def test_wrong_settings_are_named_before_anything_starts(another: Layout, monkey
     assert not (another.root / "postgres").exists()
 
 
+def test_a_half_made_database_is_named_with_what_to_remove(another: Layout) -> None:
+    another.prepare()
+    data = another.root / "postgres" / "data"
+    data.mkdir(parents=True)
+    (data / "PG_VERSION").write_text("18\n")
+    with another.lock():
+        pass
+    refused = heartguard("up")
+    assert refused.exit_code == 1
+    assert "incomplete" in refused.output
+    assert f"rm -r '{data}'" in refused.output
+
+
 def test_a_store_that_ends_at_once_is_shown_and_all_is_stopped(another: Layout) -> None:
     another.prepare()
     store = Postgres(another.root / "postgres", another.secrets)
@@ -249,6 +273,14 @@ def test_an_unknown_service_cannot_be_run() -> None:
     refused = heartguard("run", "nothing")
     assert refused.exit_code == 1
     assert "gateway" in refused.output
+
+
+@pytest.mark.parametrize("command", [["run", "gateway"], ["run", "timeseries"], ["migrate"]])
+def test_without_the_stack_nothing_is_run_but_the_start_is_named(another: Layout, command: list[str]) -> None:
+    refused = heartguard(*command)
+    assert refused.exit_code == 1
+    assert "Start the stack first: heartguard up" in refused.output
+    assert list(another.root.iterdir()) == []
 
 
 def test_a_service_can_be_run_beside_the_stack(running: Stack, free_port: Callable[[], int]) -> None:

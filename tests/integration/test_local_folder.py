@@ -56,6 +56,17 @@ def test_a_folder_with_other_things_in_it_is_left_alone(short_folder: Path) -> N
     assert mode(short_folder) == 0o755
 
 
+def test_a_database_without_its_secrets_is_named_with_what_to_remove(short_folder: Path) -> None:
+    (short_folder / "postgres" / "data").mkdir(parents=True)
+    (short_folder / "postgres" / "data" / "PG_VERSION").write_text("18\n")
+    (short_folder / "mine").touch()
+    with pytest.raises(SetupError, match="half-made") as refused:
+        Layout(short_folder).prepare()
+    assert "not HeartGuard's" not in str(refused.value)
+    assert str(short_folder / "secrets") in str(refused.value)
+    assert str(refused.value).endswith(f"rm -r {short_folder / 'postgres'}")
+
+
 def test_a_file_in_its_place_is_explained(short_folder: Path) -> None:
     (short_folder / "file").touch()
     with pytest.raises(SetupError, match="HEARTGUARD_DATA"):

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from heartguard.listening import own_settings, port_is_free, server_settings
+from heartguard.listening import load_own, own_settings, port_is_free, server_settings
 from heartguard.local.readiness import is_ready
 from heartguard.local.server import wait_until
 from heartguard.serve import main
 from heartguard.services import SERVICES
-from heartguard.settings import SettingsError
+from heartguard.settings import ServiceSettings, SettingsError
 from heartguard.worker import load
 
 AUTH = SERVICES["auth"]
@@ -104,8 +104,18 @@ def test_a_services_own_settings_go_first() -> None:
     assert (own.workers, own.threads, own.port) == (3, 8, 99)
     assert own_settings(AUTH, environ)["LOG_LEVEL"] == "DEBUG"
     assert server_settings(SERVICES["gateway"], environ).workers == 2
-    with pytest.raises(SettingsError, match="AUTH_PORT"):
-        server_settings(AUTH, {"AUTH_PORT": "70000"})
+
+
+@pytest.mark.parametrize("name", ["WORKERS", "AUTH_WORKERS", "THREADS", "AUTH_THREADS", "AUTH_PORT"])
+def test_a_wrong_setting_is_named_as_it_was_set(name: str) -> None:
+    with pytest.raises(SettingsError, match=rf"(?m)^  {name}: should be"):
+        server_settings(AUTH, {name: "0"})
+
+
+@pytest.mark.parametrize("name", ["LOG_LEVEL", "AUTH_LOG_LEVEL"])
+def test_so_is_one_that_the_service_itself_reads(name: str) -> None:
+    with pytest.raises(SettingsError, match=rf"(?m)^  {name}: should be one of"):
+        load_own(ServiceSettings, AUTH, {"JWT_SECRET": "s" * 32, name: "LOUD"})
 
 
 def test_a_worker_loads_its_application_only_while_its_parent_lives() -> None:
