@@ -40,7 +40,7 @@ def decode(body: bytes, fmt: Format, type_: type[T]) -> T:
         return _decode_xml(body, type_)
     if not body:
         raise Malformed("The body is empty")
-    if _MAY_HOLD_WHAT_XML_CANNOT.search(body):
+    if (b"\\" in body or b"\xef" in body) and _MAY_HOLD_WHAT_XML_CANNOT.search(body):  # the expression is slow
         return _judge(_parse_json(body), type_)
     try:
         return msgspec.json.decode(body, type=type_)

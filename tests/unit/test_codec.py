@@ -231,7 +231,8 @@ GOOD = '{"measurement":"a","fields":{"x":1}}'
         '{"bucket":"' + "a" * 16_000_000 + '"}',
         '{"' + "a" * 16_000_000 + '":1}',
     ],
-    ids=["keys", "in-a-point", "more-keys", "empty", "many", "almost", "tags", "digits", "nested", "text", "long", "name"],
+    ids=["keys", "in-a-point", "more-keys", "empty", "many", "almost", "tags", "digits", "nested", "text", "long",
+         "name"],
 )  # fmt: skip
 def test_hostile_bodies_take_little_of_a_processor(body: str) -> None:
     """By the thread's own clock, which others' work does not move; most took 2 to 5 seconds once."""
