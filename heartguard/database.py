@@ -1,9 +1,17 @@
-"""PostgreSQL: the engine with its limits, and the unit of work."""
+"""PostgreSQL: the engine with its limits, and the unit of work.
 
+The server's own limits end a slow statement. A server that is stopped, or a machine that is cut
+off, says nothing at all: so every wait has a limit on this side too, see :class:`Patient`.
+"""
+
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, text
+import psycopg
+from psycopg.abc import PQGen
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -15,6 +23,44 @@ CONNECT_TIMEOUT = 3
 POOL_TIMEOUT = 3
 STATEMENT_TIMEOUT_MS = 15_000
 LOCK_TIMEOUT_MS = 3_000
+PING_TIMEOUT = 3.0
+"""Seconds for an answer outside a unit of work, above all to whether a pooled connection still works."""
+ANSWER_TIMEOUT = 17.0
+"""Seconds for an answer inside one: more than a statement may take, less than the gateway waits (20 s)."""
+
+
+class Patient(psycopg.Connection[Any]):
+    """A connection that waits :attr:`patience` seconds for an answer, then closes: its state is not known any more.
+
+    No limit of TCP's or libpq's notices a server whose machine answers while its process does not.
+    """
+
+    patience = PING_TIMEOUT
+
+    def wait(self, gen: PQGen[Any], *args: Any, **options: Any) -> Any:
+        return super().wait(self._limited(gen), *args, **options)
+
+    def _limited(self, gen: PQGen[Any]) -> PQGen[Any]:
+        """``gen``, given up when time is over. It is resumed every tenth of a second even if nothing came."""
+        end = time.monotonic() + self.patience
+        try:
+            awaited = next(gen)
+            while True:
+                came = yield awaited
+                if not came and time.monotonic() > end:
+                    self.close()
+                    raise psycopg.OperationalError("PostgreSQL did not answer in time")
+                awaited = gen.send(came)
+        except StopIteration as ended:
+            return ended.value
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        self.patience = ANSWER_TIMEOUT
+        try:
+            yield
+        finally:
+            self.patience = PING_TIMEOUT
 
 
 class Database:
@@ -39,16 +85,17 @@ class Database:
                 "options": options,
             },
         )
+        event.listen(self.engine, "do_connect", _connect)
 
     @contextmanager
     def transaction(self, org_id: int | None = None) -> Iterator[Connection]:
         """One unit of work: committed at the end of the block, rolled back on any error.
 
         With ``org_id`` the rows of that organization are what row-level security lets through.
-        PostgreSQL being away, restarting or locked for too long is :class:`Unavailable`.
+        PostgreSQL being away, restarting, locked for too long or without an answer is :class:`Unavailable`.
         """
         try:
-            with self._seconds.time(), self.engine.begin() as connection:
+            with self._seconds.time(), self.engine.connect() as connection, _work(connection):
                 if org_id is not None:
                     connection.execute(
                         text("SELECT set_config('heartguard.org_id', :org_id, true)"), {"org_id": str(org_id)}
@@ -68,6 +115,18 @@ class Database:
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+def _connect(_dialect: object, _record: object, words: tuple[Any, ...], options: dict[str, Any]) -> Patient:
+    return Patient.connect(*words, **options)
+
+
+@contextmanager
+def _work(connection: Connection) -> Iterator[None]:
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, Patient)
+    with driver.at_work(), connection.begin():
+        yield
 
 
 # SQLSTATE classes that mean "not now" rather than "wrong": connection, resources, operator, deadlock, lock, cancel.

@@ -54,7 +54,7 @@ def rotate(
 
 
 def _settings() -> KeySettings:
-    return load(KeySettings, Stack().service_environment())
+    return load(KeySettings, Stack().environment_for(KeySettings))
 
 
 def _show(settings: KeySettings) -> None:

@@ -26,9 +26,9 @@ def read(body: bytes) -> Element:
     """
     if not body.strip():
         raise Malformed("The body is empty")
-    _check_before_root(body)
     if body.count(b"<") - body.count(b"</") > MAX_ELEMENTS:
         raise ServiceError(413, f"The body has more than {MAX_ELEMENTS} elements")
+    _check_before_root(body)
     root = _parse(body)
     if _has_instructions(root):
         raise Malformed("XML with processing instructions is not accepted")

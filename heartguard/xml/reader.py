@@ -12,6 +12,7 @@ from typing import Any
 from lxml.etree import _Element as Element
 from msgspec import inspect
 
+from ..errors import Invalid
 from ..models.common import Detail
 from ..schema.numbers import number
 from ..schema.pointer import pointer, shortened
@@ -36,8 +37,10 @@ class Place:
         return Place(self.found, self, step)
 
     def report(self, message: str) -> None:
-        if len(self.found) < MAX_FOUND:
-            self.found.append(Detail(path=self._pointer(), message=message))
+        """Raises :class:`Invalid` (422) once there are enough: the rest of a hostile document is not worth its time."""
+        self.found.append(Detail(path=self._pointer(), message=message))
+        if len(self.found) == MAX_FOUND:
+            raise Invalid(self.found)
 
     def _pointer(self) -> str:
         steps: list[str | int] = []
@@ -49,13 +52,16 @@ class Place:
 
 
 Read = Callable[[Element, Place], Any]
+Choose = Callable[[Element, Place], tuple[str, Read]]
+"""The key that an element stands for, and the reader of its value."""
 
 
 def parse(body: bytes, type_: type) -> tuple[Any, list[Detail]]:
     """The plain value of ``body``, and the violations that only XML can have.
 
     The schema's violations are for the caller to find in the value. Raises :class:`Malformed`
-    (400) for a body that is not well formed or holds what is not allowed at all.
+    (400) for a body that is not well formed or holds what is not allowed at all, and
+    :class:`Invalid` (422) where XML's own violations are very many.
     """
     root = read(body)
     place = Place([])
@@ -82,26 +88,45 @@ def _compile(type_: inspect.Type, name: str) -> Read:
 
 
 def _struct(readers: dict[str, Read]) -> Read:
-    def read_struct(element: Element, place: Place) -> Any:
+    def choose(child: Element, place: Place) -> tuple[str, Read]:
+        name = str(child.tag)
+        if reader := readers.get(name):
+            return name, reader
+        name = _local_name(child, place)
+        return name, readers.get(name, _unknown)
+
+    return _object(choose)
+
+
+def _map(read_value: Read) -> Read:
+    def choose(child: Element, place: Place) -> tuple[str, Read]:
+        key = str(child.tag)
+        if key == "entry":
+            key = str(child.attrib.pop("key", key))
+        elif key[0] == "{":
+            key = _local_name(child, place)
+        return key, read_value
+
+    return _object(choose)
+
+
+def _object(choose: Choose) -> Read:
+    def read_object(element: Element, place: Place) -> Any:
         if (text := _text_alone(element)) is not None:
             return text
         plain: dict[str, Any] = {}
         _refuse_attributes(element, place)
         _refuse_text(element.text, place)
         for child in element:
-            name = str(child.tag)
-            reader = readers.get(name)
-            if reader is None:
-                name = _local_name(child, place)
-                reader = readers.get(name, _unknown)
-            if name in plain:
-                place.at(name).report("must not be repeated")
+            key, reader = choose(child, place)
+            if key in plain:
+                place.at(key).report("must not be repeated")
             else:
-                plain[name] = reader(child, place.at(name))
+                plain[key] = reader(child, place.at(key))
             _refuse_text(child.tail, place)
         return plain
 
-    return read_struct
+    return read_object
 
 
 def _list(item_name: str, read_item: Read) -> Read:
@@ -120,29 +145,6 @@ def _list(item_name: str, read_item: Read) -> Read:
         return plain
 
     return read_list
-
-
-def _map(read_value: Read) -> Read:
-    def read_map(element: Element, place: Place) -> Any:
-        if (text := _text_alone(element)) is not None:
-            return text
-        plain: dict[str, Any] = {}
-        _refuse_attributes(element, place)
-        _refuse_text(element.text, place)
-        for child in element:
-            key = str(child.tag)
-            if key == "entry":
-                key = str(child.attrib.pop("key", key))
-            elif key[0] == "{":
-                key = _local_name(child, place)
-            if key in plain:
-                place.at(key).report("must not be repeated")
-            else:
-                plain[key] = read_value(child, place.at(key))
-            _refuse_text(child.tail, place)
-        return plain
-
-    return read_map
 
 
 def _scalar(allowed: frozenset[Kind]) -> Read:

@@ -1,5 +1,6 @@
 """Bodies in either format: values, violations and what cannot be read."""
 
+import time
 from datetime import datetime
 
 import pytest
@@ -11,6 +12,7 @@ from heartguard.models.base import Request
 from heartguard.models.common import Detail, Error
 from heartguard.models.timeseries import Point, QueryRequest, WriteRequest, WriteResult
 from heartguard.negotiation import Format
+from heartguard.schema.violations import MAX_VIOLATIONS
 
 JSON, XML = Format.JSON, Format.XML
 
@@ -114,12 +116,23 @@ def test_no_value_is_ever_quoted() -> None:
             assert secret not in path + message
 
 
-@pytest.mark.parametrize("text", [r"\u0000", r"\ud83d\ude00\u0001", r"\b", r"\f", "\ufffe", "\uffff"])
+@pytest.mark.parametrize(
+    "text",
+    [r"\u0000", r"\ud83d\ude00\u0001", r"\u001F", r"\u000b", r"\ufffe", r"\uFfFF", r"\b", r"\f", "\ufffe", "\uffff"],
+)
 def test_strings_that_xml_cannot_carry_are_refused_in_json_too(text: str) -> None:
     found = violations(f'{{"measurement":"{text}","fields":{{"{text}":"{text}"}}}}'.encode(), JSON, Point)
     assert [message.removeprefix("its name ") for _, message in found] == [
         "must not have characters that XML cannot carry"
     ] * 3
+
+
+def test_of_a_repeated_key_the_last_value_counts_and_a_repeated_element_is_a_violation() -> None:
+    """The one difference between the formats; the documentation says so."""
+    body = b'{"email":"a@b.co","password":"x","password":"y"}'
+    assert decode(body, JSON, LoginRequest).password == "y"
+    body = b"<LoginRequest><email>a@b.co</email><password>x</password><password>y</password></LoginRequest>"
+    assert violations(body, XML, LoginRequest) == [("/password", "must not be repeated")]
 
 
 def test_escapes_of_good_characters_are_good() -> None:
@@ -153,6 +166,99 @@ def test_what_is_not_json_is_a_400(body: bytes) -> None:
     assert len(caught.value.message) < 120
 
 
+@pytest.mark.parametrize(("opening", "inside", "closing"), [("[", "", "]"), ('{"a":', "1", "}")])
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        ("%s", ""),
+        ('{"points":%s}', "/points"),
+        ('{"points":[%s]}', "/points/0"),
+        ('{"points":[{"measurement":%s,"fields":{"x":1}}]}', "/points/0/measurement"),
+        ('{"points":[{"measurement":"a","fields":%s}]}', "/points/0/fields"),
+        ('{"points":[{"measurement":"a","fields":{"x":%s}}]}', "/points/0/fields/x"),
+        ('{"points":[{"measurement":"a","fields":{"x":1},"tags":%s}]}', "/points/0/tags"),
+        ('{"points":[{"measurement":"a","fields":{"x":1},"tags":{"x":%s}}]}', "/points/0/tags/x"),
+        ('{"points":[{"measurement":"a","fields":{"x":1},"timestamp":%s}]}', "/points/0/timestamp"),
+        ('{"points":[{"measurement":"a","fields":{"x":1},"more":%s}]}', "/points/0/more"),
+        ('{"points":[{"measurement":"a","fields":{"x":1}}],"bucket":%s}', "/bucket"),
+        ('{"points":[{"measurement":"a","fields":{"x":1}}],"more":%s}', "/more"),
+        ('{"points":[{"measurement":"\\u0000","fields":{"x":1}}],"org":%s}', "/org"),
+    ],
+)
+def test_json_nested_deeply_is_a_violation_wherever_it_is(
+    body: str, path: str, opening: str, inside: str, closing: str
+) -> None:
+    for depth in (250, 500, 900):
+        hostile = body % (opening * depth + inside + closing * depth)
+        found = violations(hostile.encode(), JSON, WriteRequest)
+        assert any(where == path or where.startswith(f"{path}/") for where, _ in found)
+        assert len(found) < 5
+
+
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        ("<WriteRequest>%s</WriteRequest>", "/a"),
+        ("<WriteRequest><points>%s</points></WriteRequest>", "/points"),
+        ("<WriteRequest><points><point>%s</point></points></WriteRequest>", "/points/0/a"),
+        ("<WriteRequest><points><point><fields>%s</fields></point></points></WriteRequest>", "/points/0/fields/a"),
+        ("<WriteRequest><bucket>%s</bucket></WriteRequest>", "/bucket"),
+    ],
+)
+def test_xml_nested_deeply_is_a_violation_wherever_it_is(body: str, path: str) -> None:
+    hostile = body % ("<a>" * 200 + "</a>" * 200)
+    assert path in [where for where, _ in violations(hostile.encode(), XML, WriteRequest)]
+    with pytest.raises(Malformed):
+        decode((body % ("<a>" * 100_000 + "</a>" * 100_000)).encode(), XML, WriteRequest)
+
+
+GOOD = '{"measurement":"a","fields":{"x":1}}'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "{" + ",".join(f'"k{n}":1' for n in range(490_000)) + "}",
+        '{"points":[' + GOOD.replace("}", ',"k":1}') + ",{" + ",".join(f'"k{n}":1' for n in range(480_000)) + "}]}",
+        "{" + ",".join(f'"k{n}":1' for n in range(1_300_000)) + "}",
+        '{"points":[' + "{}," * 245_000 + "1]}",
+        '{"points":[' + (GOOD + ",") * 120_000 + "1]}",
+        '{"points":[' + ('{"fields":{' + ",".join(f'"f{n}":1' for n in range(44)) + "}},") * 9_999 + "1]}",
+        '{"points":[{"tags":{' + ",".join(f'"t{n}":[]' for n in range(240_000)) + "}}]}",
+        '{"points":[' + ("9" * 4000 + ",") * 2000 + "1]}",
+        '{"points":[' + ("[" * 400 + "]" * 400 + ",") * 15_000 + "1]}",
+        '{"points":[{"measurement":"' + r"\u0001" * 2_000_000 + '"}]}',
+        '{"bucket":"' + "a" * 16_000_000 + '"}',
+        '{"' + "a" * 16_000_000 + '":1}',
+    ],
+    ids=["keys", "in-a-point", "more-keys", "empty", "many", "almost", "tags", "digits", "nested", "text", "long",
+         "name"],
+)  # fmt: skip
+def test_hostile_bodies_take_little_of_a_processor(body: str) -> None:
+    """By the thread's own clock, which others' work does not move; most took 2 to 5 seconds once."""
+    hostile = body.encode()
+    begun = time.thread_time()
+    with pytest.raises(ServiceError) as caught:
+        decode(hostile, JSON, WriteRequest)
+    assert time.thread_time() - begun < 1.5
+    assert caught.value.status in {413, 422}
+    assert len(caught.value.details) <= MAX_VIOLATIONS
+
+
+def test_hostile_documents_take_little_of_a_processor() -> None:
+    for body in (
+        "<WriteRequest><points>" + '<point a="1" b="2" c="3"/>' * 490_000 + "</points></WriteRequest>",
+        "<WriteRequest>" + "".join(f"<k{n}/>" for n in range(490_000)) + "</WriteRequest>",
+        "<!---->" * 2_000_000 + "<WriteRequest/>",
+    ):
+        hostile = body.encode()
+        begun = time.thread_time()
+        with pytest.raises(ServiceError) as caught:
+            decode(hostile, XML, WriteRequest)
+        assert time.thread_time() - begun < 1.5
+        assert caught.value.status in {413, 422}
+
+
 class Meeting(Request):
     at: datetime
 
@@ -165,10 +271,17 @@ def test_what_only_the_decoder_refuses_is_a_violation_all_the_same() -> None:
     assert "$.at" in message
 
 
-def test_a_body_too_large_to_be_explained_is_a_413() -> None:
+@pytest.mark.parametrize("value", [b"1,", b"[],", b"{},", b"[[]],"])
+def test_a_body_too_large_to_be_explained_is_a_413(value: bytes) -> None:
     with pytest.raises(ServiceError) as caught:
-        decode(b'{"points":[' + b"1," * (MAX_VALUES + 1) + b"1]}", JSON, WriteRequest)
+        decode(b'{"points":[' + value * MAX_VALUES + b"1]}", JSON, WriteRequest)
     assert caught.value.status == 413
+
+
+def test_a_good_body_needs_no_explaining_however_many_values_it_has() -> None:
+    point = '{"measurement":"\\u00e9","fields":{' + ",".join(f'"f{n}":1' for n in range(256)) + "}}"
+    body = f'{{"points":[{",".join([point] * (MAX_VALUES // 250))}]}}'
+    assert len(decode(body.encode(), JSON, WriteRequest).points) == MAX_VALUES // 250
 
 
 def test_answers() -> None:

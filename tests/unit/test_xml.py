@@ -9,7 +9,7 @@ import pytest
 from lxml import etree
 
 from heartguard import xml
-from heartguard.errors import Malformed, ServiceError
+from heartguard.errors import Invalid, Malformed, ServiceError
 from heartguard.models.auth_token import LoginRequest, Profile, RegisterResponse
 from heartguard.models.base import Answer
 from heartguard.models.common import Detail, Error
@@ -247,7 +247,10 @@ def test_violations_in_lists_name_the_item() -> None:
 
 
 def test_the_violations_of_a_document_are_bounded() -> None:
-    assert len(found_in("<Point>" + "<tags/>" * 5000 + "</Point>")) == MAX_FOUND
+    """Beyond them nothing is read, however long the document is."""
+    with pytest.raises(Invalid) as caught:
+        found_in("<Point>" + "<tags/>" * 5000 + "</Point>")
+    assert [detail.path for detail in caught.value.details] == ["/tags"] * MAX_FOUND
 
 
 def test_names_in_violations_are_bounded() -> None:

@@ -35,7 +35,8 @@ class Settings(ServiceSettings, ValkeySettings):
     upstream_timeout: int = variable("UPSTREAM_TIMEOUT_SECONDS", integer(1, 600), "20")
     """Seconds a service has to begin its answer, and then for each further piece of it.
 
-    Longer than the services' own limit for a database statement (15 s), so that they get to say what was slow.
+    Longer than the services' own limits for a database statement (15 s) and for a database that does not answer
+    (17 s), so that they get to say what was slow.
     """
     auth_port: int = variable("AUTH_PORT", _PORT, "5001")
     auth_url: str | None = variable("AUTH_URL", _URL, optional=True)
