@@ -102,7 +102,7 @@ def test_what_only_xml_can_get_wrong_is_named_together_with_the_schema() -> None
     assert violations(body, XML, WriteRequest) == [
         ("/points/0/tags", "must not be repeated"),
         ("/points/0/measurement", "is missing"),
-        ("/points/0/fields", "must be a name that is not blank"),
+        ("/points/0/fields", "must not be empty"),
     ]
 
 
