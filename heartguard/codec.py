@@ -18,7 +18,7 @@ from .errors import Invalid, Malformed, ServiceError
 from .models.common import Detail, Error
 from .negotiation import Format
 from .schema import violations
-from .schema.numbers import number
+from .schema.numbers import as_double, number
 
 T = TypeVar("T")
 
@@ -54,11 +54,25 @@ def _parse_json(body: bytes) -> Any:
     if sum(map(body.count, (b",", b"[", b"{"))) > MAX_VALUES:
         raise ServiceError(413, f"The body has more than {MAX_VALUES} values")
     try:
-        return _untyped.decode(body)
+        return _with_doubles(_untyped.decode(body))
     except msgspec.ValidationError:
         raise Invalid([Detail(path="", message="has an integer of more digits than can be read")]) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Malformed(_not_json(error)) from None
+
+
+def _with_doubles(plain: Any) -> Any:
+    """``plain`` with the integers that only a double is asked to hold made one, as :func:`number` does for XML."""
+    root = [plain]
+    containers: list[Any] = [root]
+    while containers:
+        container = containers.pop()
+        for key, value in container.items() if isinstance(container, dict) else enumerate(container):
+            if isinstance(value, dict | list):
+                containers.append(value)
+            elif type(value) is int:
+                container[key] = as_double(value)
+    return root[0]
 
 
 def _not_json(error: Exception) -> str:

@@ -13,7 +13,9 @@ LARGEST = sys.float_info.max
 BEYOND = 10**309
 """Stands for every number that no double holds, so that the schema's bounds refuse it."""
 
-_MOST_DIGITS = 4300
+_EXACT = 2**63
+"""Integers beyond it are read as doubles: the judge takes milliseconds for one of thousands of digits."""
+_MOST_CHARACTERS = len(str(int(-LARGEST)))
 _number = re.compile(GRAMMAR).fullmatch
 
 
@@ -25,7 +27,17 @@ def number(text: str) -> int | float | None:
     if found[2] or found[3]:
         value = float(text)
         return value if math.isfinite(value) else _beyond(text)
-    return int(text) if len(text) <= _MOST_DIGITS else _beyond(text)
+    return as_double(int(text)) if len(text) <= _MOST_CHARACTERS else _beyond(text)
+
+
+def as_double(value: int) -> int | float:
+    """``value`` as it is where it is small; else as the schema's bounds on numbers judge it no differently."""
+    if -_EXACT <= value <= _EXACT:
+        return value
+    try:
+        return float(value)
+    except OverflowError:
+        return BEYOND if value > 0 else -BEYOND
 
 
 def _beyond(text: str) -> int:

@@ -41,13 +41,17 @@ def _explain(type_: type) -> Explain:
 
 def _where_bad(schema: Schema, defs: dict[str, Schema]) -> Explain:
     """As :func:`_explainer`, but passing over a good value at once."""
-    judge, look = Judge({**schema, "$defs": defs}, validate_formats=True), _explainer(schema, defs)
+    judge, look = _judge(schema, defs), _explainer(schema, defs)
 
     def explain(value: Any, path: Path) -> Iterator[Detail]:
         if not _is_good(judge, value):
             yield from look(value, path)
 
     return explain
+
+
+def _judge(schema: Schema, defs: dict[str, Schema]) -> Judge:
+    return Judge({**schema, "$defs": defs}, validate_formats=True)
 
 
 def _is_good(judge: Judge, value: Any) -> bool:
@@ -64,9 +68,9 @@ def _explainer(schema: Schema, defs: dict[str, Schema]) -> Explain:
         case {"properties": properties}:
             return _object(schema, {name: _explainer(part, defs) for name, part in properties.items()})
         case {"type": "object", "additionalProperties": values}:
-            return _map(schema, _where_bad(values, defs))
+            return _map(schema, _judge(values, defs), _explainer(values, defs))
         case {"type": "array", "items": items}:
-            return _list(schema, _where_bad(items, defs))
+            return _list(schema, _explainer(items, defs))
     return _scalar(schema)
 
 
@@ -101,7 +105,7 @@ def _list(schema: Schema, part: Explain) -> Explain:
     return explain
 
 
-def _map(schema: Schema, part: Explain) -> Explain:
+def _map(schema: Schema, items: Judge, part: Explain) -> Explain:
     judge = Judge({**schema, "additionalProperties": True, "propertyNames": True})
     rule = schema.get("propertyNames", {})
     names = Judge(rule)
@@ -115,7 +119,8 @@ def _map(schema: Schema, part: Explain) -> Explain:
         for name, item in islice(value.items(), most):
             if not _is_good(names, name):
                 yield from _details(names, name, rule, (*path, name), about="its name ")
-            yield from part(item, (*path, name))
+            if not _is_good(items, item):
+                yield from part(item, (*path, name))
 
     return explain
 

@@ -11,6 +11,7 @@ from heartguard.models.base import Request
 from heartguard.models.common import Detail, Error
 from heartguard.models.timeseries import Point, QueryRequest, WriteRequest, WriteResult
 from heartguard.negotiation import Format
+from heartguard.schema.numbers import BEYOND, as_double, number
 from heartguard.schema.violations import MAX_VIOLATIONS
 
 JSON, XML = Format.JSON, Format.XML
@@ -70,6 +71,29 @@ def test_fields_must_be_finite(number: str) -> None:
     assert violations(body.encode(), XML, Point) == found
     assert [path for path, _ in found] == ["/fields/x"]
     assert "1.7976931348623157e+308" in found[0][1]
+
+
+@pytest.mark.parametrize(("digits", "read"), [(18, int), (19, float), (308, float), (309, int), (4000, int)])
+def test_what_the_judge_sees_of_an_integer_is_never_long(digits: int, read: type) -> None:
+    """For one of thousands of digits it takes milliseconds, and a body has room for thousands of those."""
+    for text in ("9" * digits, "-" + "9" * digits):
+        seen = number(text)
+        assert type(seen) is read
+        assert seen is not None
+        assert abs(seen) <= BEYOND
+        assert seen == as_double(int(text))
+        assert violations(b'{"measurement":"a","limit":' + text.encode() + b"}", JSON, QueryRequest) == [
+            ("/limit", "must be at least 1" if seen < 0 else "must be at most 100000")
+        ]
+
+
+@pytest.mark.parametrize("digits", [18, 19, 25, 308])
+def test_long_integers_are_the_nearest_double_on_either_path(digits: int) -> None:
+    text = "9" * digits
+    for body in (f'"x":{text}', rf'"x":{text},"slow":"\\b"'):
+        found = decode(f'{{"measurement":"a","fields":{{{body}}}}}'.encode(), JSON, Point).fields["x"]
+        assert found == float(text)
+        assert type(found) is float
 
 
 def test_integers_of_very_many_digits_are_a_violation() -> None:
