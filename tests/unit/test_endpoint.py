@@ -33,7 +33,7 @@ class Greeting:
     words = "ok"
 
 
-def read_plain(body: bytes, args: object) -> IntrospectRequest:
+def read_plain(body: bytes, query: Query) -> IntrospectRequest:
     return IntrospectRequest(token=body.decode())
 
 
