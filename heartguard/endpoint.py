@@ -194,7 +194,10 @@ def _state_operations(endpoints: Endpoints) -> None:
 
     @endpoints.get(f"{path}/ready", audience=Audience.INTERNAL, statuses=[503])
     def ready(probe: Probe) -> Reply[Ready]:
-        """Whether everything that the service needs answers; 503 where it cannot do its work."""
+        """Whether everything that the service needs answers.
+
+        503 where it cannot do its work; ``degraded`` where it can, but something is away.
+        """
         return ready_reply(probe)
 
     @endpoints.get(f"{path}/metrics", audience=Audience.INTERNAL, produces=metrics.MEDIA_TYPE)

@@ -75,8 +75,8 @@ class Examples:
     def requests(self, type_: type, fmt: Format) -> Example:
         """With what has to be there, and with all that can be."""
         least, most = (self.plain(type_.__name__, complete=complete) for complete in (False, True))
-        found = {"least": least or most, "complete": most}
-        if found["least"] == most:
+        found = {"required": least or most, "complete": most}
+        if found["required"] == most:
             del found["complete"]
         return {name: {"value": shown(plain, type_, fmt)} for name, plain in found.items()}
 
@@ -86,7 +86,7 @@ class Examples:
     def other(self, media_type: str) -> dict[str, Any]:
         """An example of a body that is neither JSON nor XML; nothing where there is none."""
         known = _OTHER.get(media_type)
-        return {"examples": {"least": {"value": known}}} if known else {}
+        return {"examples": {"required": {"value": known}}} if known else {}
 
     def plain(self, name: str, *, complete: bool) -> dict[str, Any]:
         """A value of the type of that name, as JSON has it."""

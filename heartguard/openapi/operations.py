@@ -83,7 +83,7 @@ def _in_query(query: type[Query]) -> Iterator[dict[str, Any]]:
 
 
 def _only_with(media_type: str, description: str | None) -> str:
-    return f"{description}. Only with {media_type}." if description else f"Only with {media_type}."
+    return f"{description}; only with {media_type}" if description else f"Only with {media_type}"
 
 
 def _conditions(endpoint: Endpoint) -> Iterator[dict[str, Any]]:

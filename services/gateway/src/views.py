@@ -23,7 +23,10 @@ def health(probe: Probe) -> Health:
 
 @endpoints.get("/gateway/ready", audience=Audience.PUBLIC, statuses=[503])
 def ready(probe: Probe, readiness: Readiness) -> Reply[Ready]:
-    """Whether Valkey and the services answer; 503 only where the gateway can serve nothing at all."""
+    """Whether Valkey and the services answer.
+
+    503 only where the gateway can serve nothing at all; it is ``degraded`` where anything is away.
+    """
     found = readiness.now(probe)
     return Reply(found, 503 if found.status == "unavailable" else 200)
 
@@ -35,7 +38,10 @@ def ready(probe: Probe, readiness: Readiness) -> Reply[Ready]:
     errors=dict.fromkeys((401, 403, 429, 503), "Not from a network in `METRICS_ALLOW`, so an admin's token is needed"),
 )
 def expose(doorman: Doorman) -> Response:
-    """Metrics in Prometheus's text format; the doorman lets in whom ``METRICS_ALLOW`` names, and admins."""
+    """Metrics in Prometheus's text format.
+
+    For callers from the networks in ``METRICS_ALLOW``, and for admins from anywhere.
+    """
     doorman.admit(request.environ)
     body, media_type = metrics.exposition()
     return Response(body, content_type=media_type)

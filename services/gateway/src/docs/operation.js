@@ -70,16 +70,22 @@ function exampleText(value) {
 }
 
 function answerList(spec, responses) {
-  return h("div", { class: "answers" }, ...Object.entries(responses).map(([status, node]) => {
-    const response = resolve(spec, node);
-    const good = status < 400;
-    const headers = Object.entries(response.headers ?? {}).map(([name, { description }]) =>
-      h("p", {}, "Header ", h("span", { class: "name" }, name), ": ", ...inline(description)));
-    return h("details", { open: good && status < 300 },
-      h("summary", {}, h("span", { class: `status ${good ? "good" : "bad"}` }, status === "default" ? "other" : status), " ",
-        ...inline(response.description)),
-      ...headers, ...contentParts(spec, response.content));
-  }));
+  const answers = Object.entries(responses).map(([status, node]) => [status, answerElement(spec, status, resolve(spec, node))]);
+  const failures = answers.filter(([status]) => !(status < 400));
+  return h("div", { class: "answers" },
+    ...answers.filter(([status]) => status < 400).map(([, shown]) => shown),
+    h("details", {}, h("summary", {}, `Failures: ${failures.map(([status]) => status).join(", ").replace("default", "any other")}`),
+      h("div", { class: "inner" }, ...failures.map(([, shown]) => shown))));
+}
+
+function answerElement(spec, status, response) {
+  const headers = Object.entries(response.headers ?? {}).map(([name, { description }]) =>
+    h("p", {}, "Header ", h("span", { class: "name" }, name), ": ", ...inline(description)));
+  return h("details", { open: status < 300 },
+    h("summary", {},
+      h("span", { class: `status ${status < 400 ? "good" : "bad"}` }, status === "default" ? "other" : status), " ",
+      ...inline(response.description)),
+    ...headers, ...contentParts(spec, response.content));
 }
 
 function tryIt(spec, session, method, path, operation) {
@@ -90,7 +96,7 @@ function tryIt(spec, session, method, path, operation) {
   const example = content && h("select");
   const text = content && h("textarea", { spellcheck: "false", autocomplete: "off" });
   const command = h("pre", { tabindex: "0", "aria-label": "The same as a curl command" });
-  const result = h("div", { role: "status" });
+  const result = { line: h("p", { role: "status" }), rest: h("div") };
   const button = h("button", { class: "main" }, "Send");
 
   const values = (place) => new Map(inputs.filter(({ parameter }) => parameter.in === place)
@@ -99,9 +105,13 @@ function tryIt(spec, session, method, path, operation) {
     path: values("path"), query: values("query"), header: values("header"), accept: accept.value,
     contentType: sent?.value, body: text?.value,
   });
-  const wantsToken = () => operation.security.some((scheme) => scheme.bearer);
-  const refresh = () => { command.textContent = curl(request(), wantsToken()); };
-  const chooseExample = () => { text.value = exampleText(content[sent.value].examples[example.value].value); refresh(); };
+  const needsToken = operation["x-audience"] !== "P";
+  const refresh = () => { command.textContent = curl(request(), needsToken || session.token); };
+  const chooseExample = () => {
+    text.value = exampleText(content[sent.value].examples[example.value].value);
+    text.rows = Math.min(text.value.split("\n").length + 1, 24);
+    refresh();
+  };
   const chooseMedia = () => {
     example.replaceChildren(...Object.keys(content[sent.value].examples).map((name) => h("option", {}, name)));
     chooseExample();
@@ -120,12 +130,13 @@ function tryIt(spec, session, method, path, operation) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     button.disabled = true;
-    await showResult(result, () => send(request(), wantsToken() || operation["x-audience"] === "P" ? session.token : ""));
+    refresh();
+    await showResult(result, () => send(request(), session.token));
     button.disabled = false;
   });
   if (content) chooseMedia();
   else refresh();
-  return h("section", { class: "try", "aria-label": "Try it" }, h("h3", {}, "Try it"), form, result,
+  return h("section", { class: "try", "aria-label": "Try it" }, h("h3", {}, "Try it"), form, result.line, result.rest,
     h("h3", {}, "The same with curl"), h("p", { class: "dim" }, ...copier(command)), command);
 }
 
@@ -150,18 +161,21 @@ function acceptable(responses) {
   return types.length ? types : Object.keys(NAMES);
 }
 
-async function showResult(place, ask) {
-  place.replaceChildren(h("p", { class: "dim" }, "Sending …"));
+async function showResult({ line, rest }, ask) {
+  line.className = "";
+  line.replaceChildren("Sending …");
+  rest.replaceChildren();
   try {
     const answer = await ask();
-    place.replaceChildren(
-      h("p", {}, h("span", { class: `status ${answer.ok ? "good" : "bad"}` }, `${answer.status} ${answer.words}`),
-        h("span", { class: "dim" }, ` in ${answer.milliseconds} ms, ${answer.text.length} characters`)),
+    line.replaceChildren(
+      h("span", { class: `status ${answer.ok ? "good" : "bad"}` }, `${answer.status} ${answer.words}`),
+      h("span", { class: "dim" }, ` in ${answer.milliseconds} ms, ${answer.text.length} characters`));
+    rest.replaceChildren(
       h("details", {}, h("summary", {}, "Headers"),
-        h("pre", { tabindex: "0" }, answer.headers.map(([name, value]) => `${name}: ${value}`).join("\n"))),
-      answer.text ? h("pre", { tabindex: "0", "aria-label": "The answer's body" }, readable(answer.text, answer.type)) : null);
+        h("pre", { tabindex: "0", "aria-label": "The answer's headers" }, answer.headers.map((pair) => pair.join(": ")).join("\n"))),
+      answer.text ? h("pre", { tabindex: "0", "aria-label": "The answer's body" }, readable(answer.text, answer.type)) : "");
   } catch (error) {
-    const late = error.name === "TimeoutError";
-    place.replaceChildren(h("p", { class: "problem" }, late ? "No answer in 30 seconds." : `The request failed: ${error.message}`));
+    line.className = "problem";
+    line.replaceChildren(error.name === "TimeoutError" ? "No answer in 30 seconds." : `The request failed: ${error.message}`);
   }
 }

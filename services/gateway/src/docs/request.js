@@ -25,7 +25,7 @@ function curl(request, withToken) {
   const words = [`curl -s -i${request.method === "GET" ? "" : ` -X ${request.method}`} ${quoted(location.origin + request.url)}`];
   if (withToken) words.push('-H "Authorization: Bearer $TOKEN"');
   for (const [name, value] of request.headers) words.push(`-H ${quoted(`${name}: ${value}`)}`);
-  if (request.body !== undefined) words.push(`--data-binary ${quoted(request.body)}`);
+  if (request.body !== undefined) words.push(`--data-raw ${quoted(request.body)}`);
   return words.join(" \\\n     ");
 }
 

@@ -3,12 +3,12 @@
 
 const ANY_TEXT = "^([\t\n\r -\ud7ff\ue000-\ufffd\u{10000}-\u{10ffff}]*)$"; // what XML can carry: not worth showing
 const LARGEST = Number.MAX_VALUE;
-const LIMITS = {
-  minLength: "at least % characters", maxLength: "at most % characters",
-  minItems: "at least % items", maxItems: "at most % items",
-  minProperties: "at least % entries", maxProperties: "at most % entries",
-  minimum: "at least %", maximum: "at most %",
-};
+const LIMITS = [
+  ["minLength", "maxLength", " characters"],
+  ["minItems", "maxItems", " items"],
+  ["minProperties", "maxProperties", " entries"],
+  ["minimum", "maximum", ""],
+];
 
 function resolve(spec, node) {
   if (!node || !node.$ref) return node;
@@ -31,14 +31,18 @@ function typeOf(schema) {
 }
 
 function limitsOf(schema) {
-  const told = Object.entries(LIMITS)
-    .filter(([key]) => schema[key] !== undefined && Math.abs(schema[key]) < LARGEST)
-    .map(([key, words]) => words.replace("%", schema[key]));
-  if (schema.default !== undefined && Object.keys(schema.default ?? {}).length + (schema.type === "object") !== 1) {
-    told.push(`default ${JSON.stringify(schema.default)}`);
-  }
+  const told = LIMITS.map(([least, most, unit]) => range(schema[least], schema[most], unit)).filter(Boolean);
+  const given = schema.default;
+  if (given !== undefined && (typeof given !== "object" || Object.keys(given).length)) told.push(`default ${JSON.stringify(given)}`);
   if (schema.pattern && schema.pattern !== ANY_TEXT && !schema.description) told.push(`pattern ${schema.pattern}`);
   return told.join(", ");
+}
+
+function range(least, most, unit) {
+  const [from, to] = [least, most].map((bound) => (Math.abs(bound) < LARGEST ? bound : undefined));
+  if (from !== undefined && to !== undefined) return `${from} to ${to}${unit}`;
+  if (from !== undefined) return `at least ${from}${unit}`;
+  return to === undefined ? "" : `at most ${to}${unit}`;
 }
 
 function schemaList(spec, node) {
