@@ -337,9 +337,11 @@ def _constant(value: Any) -> Parameter:
 
 
 def query_of(reader: Reader) -> type[Query]:
-    """The query string that goes with a body of a further media type."""
-    hints = get_type_hints(reader).values()
-    return next(hint for hint in hints if isinstance(hint, type) and issubclass(hint, Query))
+    """The query string that goes with a body of a further media type. A reader without one is a TypeError."""
+    for hint in get_type_hints(reader).values():
+        if isinstance(hint, type) and issubclass(hint, Query):
+            return hint
+    raise TypeError(f"{reader} has no parameter that is a Query")
 
 
 Q = TypeVar("Q", bound=Query)

@@ -82,8 +82,8 @@ def _on_the_way(endpoint: Endpoint) -> Iterator[int]:
 
 def _success(endpoint: Endpoint, status: int, examples: Examples) -> dict[str, Any]:
     response: dict[str, Any] = {"description": HTTPStatus(status).phrase}
-    if endpoint.etag:
-        response["headers"] = _headers({"ETag": "The version of the resource"})
+    if headers := _headers({**_version(endpoint), **_next_page(endpoint)}):
+        response["headers"] = headers
     if endpoint.answer:
         response["content"] = {
             fmt.value: {"schema": reference(endpoint.answer), "examples": examples.answers(endpoint.answer, fmt)}
@@ -92,6 +92,15 @@ def _success(endpoint: Endpoint, status: int, examples: Examples) -> dict[str, A
     elif endpoint.status != HTTPStatus.NO_CONTENT:
         response["content"] = {endpoint.produces or "*/*": {}}
     return response
+
+
+def _version(endpoint: Endpoint) -> dict[str, str]:
+    return {"ETag": "The version of the resource"} if endpoint.etag else {}
+
+
+def _next_page(endpoint: Endpoint) -> dict[str, str]:
+    paged = endpoint.query is not None and "cursor" in endpoint.query.__struct_fields__
+    return {"Link": 'The next page, `rel="next"`, where there is one'} if paged else {}
 
 
 def _either(response: dict[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,8 @@ for each key; a key that is no XML name is written `<entry key="…">`.
 **Errors** have one shape, whatever the status and the service; `request_id` finds them in the logs. It is the
 `X-Request-ID` that was sent, or a new one.
 
+**Limits.** `RateLimit` and `RateLimit-Policy` in the answers tell what is left, and when there is more.
+
 **Who may call** is `x-audience`: P anyone, A signed in, M managers and admins, X admins, S services and admins.
 """.strip()
 

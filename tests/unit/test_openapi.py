@@ -15,6 +15,7 @@ from heartguard.policy import Audience
 class Page(Query):
     sort: Literal["up", "down"]
     limit: Annotated[int, Meta(ge=1, le=200, description="How many")] = 50
+    cursor: str = ""
 
 
 def sample() -> dict[str, Any]:
@@ -49,7 +50,7 @@ def test_the_docstring_is_summary_and_description() -> None:
 
 
 def test_the_query_is_told_with_its_constraints() -> None:
-    sort, limit = sample()["/timeseries/things"]["get"]["parameters"]
+    sort, limit, _cursor = sample()["/timeseries/things"]["get"]["parameters"]
     assert limit == {
         "name": "limit",
         "in": "query",
@@ -58,7 +59,9 @@ def test_the_query_is_told_with_its_constraints() -> None:
         "schema": {"type": "integer", "minimum": 1, "maximum": 200, "default": 50},
     }
     assert (sort["required"], set(sort["schema"]["enum"])) == (True, {"up", "down"})
-    assert "422" in sample()["/timeseries/things"]["get"]["responses"]
+    answers = sample()["/timeseries/things"]["get"]["responses"]
+    assert "422" in answers
+    assert set(answers["200"]["headers"]) == {"Link"}, "a page has a next one"
 
 
 def test_parts_of_the_path_have_types_and_changes_have_conditions() -> None:
