@@ -2,6 +2,7 @@
 
 The page is one file when it is served: its stylesheet and scripts stand in it, and the policy that goes with it
 names each by its hash. So nothing else can run there, not even a file that somebody uploaded to this very origin.
+Trusted Types are demanded and none are allowed: where browsers know them, text cannot become markup at all.
 """
 
 import hashlib
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 from flask import Response
+from werkzeug.http import quote_etag
 
 PAGE = Path(__file__).parent / "docs" / "page.html"
 
@@ -25,14 +27,24 @@ class Pages:
 
     def __init__(self, openapi_file: Path, page: Path = PAGE) -> None:
         self._openapi = msgspec.json.format(openapi_file.read_bytes(), indent=-1)
+        self._openapi_headers = {**_KEPT, **_version(self._openapi)}
         self._page, policy = assembled(page)
-        self._page_headers = {**_KEPT, "Content-Security-Policy": policy, "Referrer-Policy": "no-referrer"}
+        self._page_headers = {
+            **_KEPT,
+            **_version(self._page),
+            "Content-Security-Policy": policy,
+            "Referrer-Policy": "no-referrer",
+        }
 
     def openapi(self) -> Response:
-        return Response(self._openapi, headers=_KEPT, content_type="application/json")
+        return Response(self._openapi, headers=self._openapi_headers, content_type="application/json")
 
     def page(self) -> Response:
         return Response(self._page, headers=self._page_headers, content_type="text/html; charset=utf-8")
+
+
+def _version(content: bytes) -> dict[str, str]:
+    return {"ETag": quote_etag(hashlib.sha256(content).hexdigest())}
 
 
 def assembled(page: Path) -> tuple[bytes, str]:
@@ -50,6 +62,7 @@ def assembled(page: Path) -> tuple[bytes, str]:
     html = _PART.sub(inline, page.read_text())
     policy = (
         f"default-src 'none'; script-src {' '.join(allowed['script'])}; style-src {' '.join(allowed['style'])};"
-        " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none';"
+        " require-trusted-types-for 'script'; trusted-types 'none'"
     )
     return html.encode(), policy

@@ -70,6 +70,8 @@ def test_only_what_the_page_brings_can_run(gateway: Any) -> None:
         "base-uri": "'none'",
         "form-action": "'none'",
         "frame-ancestors": "'none'",
+        "require-trusted-types-for": "'script'",
+        "trusted-types": "'none'",
     }
     names = {name for element in root.iter() for name in getattr(element, "attrib", {})}
     assert not [name for name in names if name.startswith("on") or name in {"style", "src", "action", "formaction"}]
