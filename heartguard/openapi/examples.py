@@ -13,6 +13,8 @@ from ..schema.shapes import singular
 UUID = "0197c3a2-5b1e-7c44-9d1a-3f0e8a6b2c11"
 
 KNOWN: dict[str, tuple[Any, ...]] = {
+    "BucketCreate.bucket": ("org_1_study",),
+    "Check.name": ("valkey",),
     "access_token": ("eyJhbGciOiJIUzI1NiJ9…",),
     "action": ("LOGIN",),
     "actor": ("user@hg.io",),
@@ -25,14 +27,18 @@ KNOWN: dict[str, tuple[Any, ...]] = {
     "data_base64": (
         "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==",
     ),
+    "description": ("What it is for",),
     "email": ("user@hg.io",),
+    "exp": (1717239600,),
     "expires_in": (3600,),
     "field": ("bpm",),
     "fields": ({"bpm": 72}, ["bpm"]),
     "file_name": ("logo.png",),
     "first_name": ("Ana",),
+    "iat": (1717236000,),
     "id": (1, UUID),
     "ip": ("203.0.113.7",),
+    "jti": (UUID,),
     "last_name": ("García",),
     "measurement": ("heart_rate",),
     "name": ("HeartGuard",),
@@ -46,9 +52,12 @@ KNOWN: dict[str, tuple[Any, ...]] = {
     "range_start": ("-1h",),
     "range_stop": ("now()",),
     "refresh_token": ("eyJhbGciOiJIUzI1NiJ9…",),
+    "retention_seconds": (7776000,),
     "role": ("user",),
     "service": ("auth",),
+    "sid": (UUID,),
     "status": ("ok", "ready"),
+    "sub": ("1",),
     "tags": ({"user_id": "1"},),
     "time": ("2024-06-01T10:01:00Z",),
     "timestamp": ("2024-06-01T10:00:00Z",),
@@ -56,9 +65,10 @@ KNOWN: dict[str, tuple[Any, ...]] = {
     "token": ("eyJhbGciOiJIUzI1NiJ9…",),
     "user_agent": ("HeartGuard/1.0 (Android)",),
     "value": (72.0,),
+    "version": ("0.1.0",),
     "window": ("1m",),
 }
-"""What properties of these names are called in examples: the first value that suits the type."""
+"""What properties of these names hold in examples: the first value that suits the type."""
 
 _OTHER = {"text/plain": "heart_rate,device=h10 bpm=72,steps=5i"}
 """Bodies of further media types."""
@@ -88,16 +98,16 @@ class Examples:
         known = _OTHER.get(media_type)
         return {"examples": {"required": {"value": known}}} if known else {}
 
-    def plain(self, name: str, *, complete: bool) -> dict[str, Any]:
+    def plain(self, type_name: str, *, complete: bool) -> dict[str, Any]:
         """A value of the type of that name, as JSON has it."""
-        schema = self._schemas[name]
+        schema = self._schemas[type_name]
         wanted = schema["properties"] if complete else schema.get("required", [])
-        return {name: self._value(name, schema["properties"][name], complete) for name in wanted}
+        return {name: self._value(type_name, name, schema["properties"][name], complete) for name in wanted}
 
-    def _value(self, name: str, schema: Schema, complete: bool) -> Any:
+    def _value(self, of: str, name: str, schema: Schema, complete: bool) -> Any:
         if "$ref" in schema:
             return self.plain(schema["$ref"].rpartition("/")[2], complete=complete)
-        for known in KNOWN.get(name, ()):
+        for known in (*KNOWN.get(f"{of}.{name}", ()), *KNOWN.get(name, ())):
             if self._suits(known, schema):
                 return known
         match schema:
@@ -106,11 +116,11 @@ class Examples:
             case {"enum": [first, *_]}:
                 return first
             case {"anyOf": [first, *_]}:
-                return self._value(name, first, complete)
+                return self._value(of, name, first, complete)
             case {"type": "array", "items": items}:
-                return [self._value(singular(name), items, complete)]
+                return [self._value(of, singular(name), items, complete)]
             case {"type": "object", "additionalProperties": values}:
-                return {"key": self._value("", values, complete)}
+                return {"key": self._value(of, "", values, complete)}
         return _scalar(schema)
 
     def _suits(self, value: Any, schema: Schema) -> bool:
