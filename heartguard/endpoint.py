@@ -14,7 +14,7 @@ status or headers, ``None`` (204), or a ready Flask response.
 import inspect
 import uuid
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -56,7 +56,8 @@ class Reply(Generic[A]):
 
 
 View = Callable[..., Answer | Reply[Any] | Response | None]
-Reader = Callable[[bytes, Mapping[str, str]], Request]
+Reader = Callable[[bytes, Any], Request]
+"""Reads a body of a further media type; its second parameter is the :class:`Query` that goes with it."""
 Parameter = Callable[[], Any]
 
 
@@ -83,6 +84,9 @@ class Endpoint:
     etag: bool
     max_body: int
     also: Mapping[str, Reader]
+    produces: str | None
+    statuses: Collection[int]
+    errors: Mapping[int, str]
 
     @property
     def rule(self) -> str:
@@ -134,10 +138,15 @@ class Endpoints:
         etag: bool = False,
         max_body: int = DEFAULT_MAX_BODY,
         also: Mapping[str, Reader] | None = None,
+        produces: str | None = None,
+        statuses: Collection[int] = (),
+        errors: Mapping[int, str] | None = None,
     ) -> Callable[[View], View]:
         """``also`` reads further media types into the request type; ``max_body`` is in bytes, after unpacking.
 
         ``etag`` is for a single resource: its answer carries an ETag, and ``If-None-Match`` can make it a 304.
+        ``produces`` is the one media type of a ready Flask response. ``statuses`` are those, beside ``status``,
+        that the answer can come with; ``errors`` says of failures of the endpoint's own when they happen.
         """
 
         def decorate(view: View) -> View:
@@ -164,6 +173,9 @@ class Endpoints:
                     etag=etag,
                     max_body=max_body,
                     also=also or {},
+                    produces=produces,
+                    statuses=statuses,
+                    errors=errors or {},
                 )
             )
             return view
@@ -177,14 +189,20 @@ def _state_operations(endpoints: Endpoints) -> None:
 
     @endpoints.get(f"{path}/health", audience=Audience.PUBLIC)
     def health(probe: Probe) -> Health:
+        """The process lives."""
         return probe.health()
 
-    @endpoints.get(f"{path}/ready", audience=Audience.INTERNAL)
+    @endpoints.get(f"{path}/ready", audience=Audience.INTERNAL, statuses=[503])
     def ready(probe: Probe) -> Reply[Ready]:
+        """Whether everything that the service needs answers.
+
+        503 where it cannot do its work; ``degraded`` where it can, but something is away.
+        """
         return ready_reply(probe)
 
-    @endpoints.get(f"{path}/metrics", audience=Audience.INTERNAL)
+    @endpoints.get(f"{path}/metrics", audience=Audience.INTERNAL, produces=metrics.MEDIA_TYPE)
     def expose() -> Response:
+        """Metrics in Prometheus's text format."""
         body, media_type = metrics.exposition()
         return Response(body, content_type=media_type)
 
@@ -220,6 +238,7 @@ class _Handler:
         self.endpoint = endpoint
         self.__name__ = endpoint.name
         self._tokens = tokens
+        self._queries = {media_type: query_of(reader) for media_type, reader in endpoint.also.items()}
         self._sources = self._plan(resources)
 
     def _plan(self, resources: Mapping[type, Any]) -> dict[str, Parameter]:
@@ -250,22 +269,24 @@ class _Handler:
         g.caller = self._authenticate()
         if endpoint.audience is not Audience.INTERNAL:  # that one the gateway keeps for admins
             authorize(endpoint.audience, g.caller)
-        g.format.require()
+        if not endpoint.produces:
+            g.format.require()
         answer = endpoint.view(**{name: read() for name, read in self._sources.items()}, **in_path)
         if endpoint.audit:
             trail.emit(endpoint.audit, _actor(answer, g.caller))
-        if isinstance(answer, Response):
-            return answer
         if answer is None:
             return _nothing(endpoint.status)
-        reply = answer if isinstance(answer, Reply) else Reply(answer)
-        fmt: Format = g.format.value
-        status = reply.status or endpoint.status
-        response = Response(encode(reply.answer, fmt), status, reply.headers, content_type=fmt.value)
+        response = answer if isinstance(answer, Response) else self._encoded(answer)
         if endpoint.etag:
             response.add_etag()
             response.make_conditional(request)
         return response
+
+    def _encoded(self, answer: Answer | Reply[Any]) -> Response:
+        reply = answer if isinstance(answer, Reply) else Reply(answer)
+        fmt: Format = g.format.value
+        status = reply.status or self.endpoint.status
+        return Response(encode(reply.answer, fmt), status, reply.headers, content_type=fmt.value)
 
     def _authenticate(self) -> Claims | None:
         audience = self.endpoint.audience
@@ -290,17 +311,14 @@ class _Handler:
         if reader := endpoint.also.get(media_type):
             if charset not in {"utf-8", "utf8"}:
                 raise ServiceError(415)
-            return reader(body, args)
+            return reader(body, read_query(args, self._queries[media_type]))
         if args and endpoint.query is None:
             raise Invalid([Detail(path=f"?{name[:100]}", message="is not known here") for name in args])
         return decode(body, format_of(header), endpoint.body)
 
     def _read_query(self) -> Any:
         assert self.endpoint.query is not None
-        try:
-            return msgspec.convert(single(request.args), self.endpoint.query, strict=False)
-        except msgspec.ValidationError as error:
-            raise Invalid([Detail(path="?", message=str(error))]) from None
+        return read_query(single(request.args), self.endpoint.query)
 
 
 def _actor(answer: object, caller: Claims | None) -> str:
@@ -316,6 +334,25 @@ def _nothing(status: int) -> Response:
 
 def _constant(value: Any) -> Parameter:
     return lambda: value
+
+
+def query_of(reader: Reader) -> type[Query]:
+    """The query string that goes with a body of a further media type. A reader without one is a TypeError."""
+    for hint in get_type_hints(reader).values():
+        if isinstance(hint, type) and issubclass(hint, Query):
+            return hint
+    raise TypeError(f"{reader} has no parameter that is a Query")
+
+
+Q = TypeVar("Q", bound=Query)
+
+
+def read_query(args: Mapping[str, str], type_: type[Q]) -> Q:
+    """The parameters as ``type_``; what is wrong with them is a 422."""
+    try:
+        return msgspec.convert(args, type_, strict=False)
+    except msgspec.ValidationError as error:
+        raise Invalid([Detail(path="?", message=str(error))]) from None
 
 
 def single(args: MultiDict[str, str]) -> dict[str, str]:

@@ -5,6 +5,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, ge
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 """Where the histograms of times are cut."""
 
+MEDIA_TYPE = CONTENT_TYPE_LATEST.partition(";")[0]
+
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"})
 
 REQUESTS = Counter("heartguard_requests_total", "Requests answered.", ["service", "method", "route", "status"])

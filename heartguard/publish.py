@@ -1,4 +1,4 @@
-"""Writes ``schemas/``: JSON Schema and XML Schema of every domain, and the gateway's policy.
+"""Writes ``schemas/``: JSON Schema and XML Schema of every domain, the gateway's policy, and the OpenAPI document.
 
 ``python -m heartguard.publish`` writes; with ``--check`` it only tells what is stale.
 """
@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from . import openapi
 from .endpoint import Endpoint, Endpoints
 from .negotiation import Format
 from .schema import document, domains, xsd
@@ -38,7 +39,8 @@ def publish(check: bool, folder: Path = FOLDER) -> int:
 
 def published() -> dict[str, bytes]:
     """The files of ``schemas/``, by name."""
-    files = {"routes.json": _json({"routes": routes()})}
+    stated = [endpoint for service in SERVICES.values() for endpoint in endpoints_of(service)]
+    files = {"routes.json": _json({"routes": routes()}), "openapi.json": _json(openapi.document(stated))}
     for domain in domains():
         files[f"{domain}.schema.json"] = _json(document(domain))
         files[f"{domain}.xsd"] = xsd(domain)

@@ -37,7 +37,7 @@ def document(domain: str) -> Schema:
     """The published schema of a domain: all of its types, and what they refer to."""
     defs = definitions(types_of(domain))
     if "Error" in defs:
-        defs["ErrorResponse"] = _error_response()
+        defs["ErrorResponse"] = error_response()
     return {"$schema": DIALECT, "$id": f"urn:heartguard:schema:{domain}", "$defs": dict(sorted(defs.items()))}
 
 
@@ -94,7 +94,8 @@ def _finish(schema: Any) -> None:
         _finish(value)
 
 
-def _error_response() -> Schema:
+def error_response() -> Schema:
+    """The schema of a failure's JSON body."""
     return {
         "title": "ErrorResponse",
         "description": "The JSON body of every failure. In XML its content, Error, is the root itself.",

@@ -38,8 +38,13 @@ Write = Callable[[Any, list[str]], None]
 
 def dumps(value: msgspec.Struct) -> bytes:
     """The XML document of ``value``; its root is named for the type."""
+    return dumps_plain(msgspec.to_builtins(value), type(value))
+
+
+def dumps_plain(plain: Any, type_: type) -> bytes:
+    """The XML document of a value of ``type_`` as JSON has it: what that leaves out is left out."""
     pieces = [DECLARATION]
-    _writer(type(value))(msgspec.to_builtins(value), pieces)
+    _writer(type_)(plain, pieces)
     return "".join(pieces).encode()
 
 

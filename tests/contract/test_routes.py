@@ -41,6 +41,8 @@ CONTRACT = {
         ("GET", "/gateway/health"): "P",
         ("GET", "/gateway/ready"): "P",
         ("GET", "/gateway/metrics"): "P",
+        ("GET", "/gateway/openapi.json"): "P",
+        ("GET", "/gateway/docs"): "P",
     },
 }
 """The contract's routes that are built so far. I is open on the service's own port and X at the gateway; the

@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -247,6 +248,37 @@ def test_errors_are_the_contracts(
         assert answer.headers["WWW-Authenticate"] == "Bearer"
     if status == 405:
         assert answer.headers["Allow"]
+
+
+DOCUMENT = msgspec.json.decode((ROOT / "schemas" / "openapi.json").read_bytes())
+OPERATIONS = [(method, path) for path, methods in DOCUMENT["paths"].items() for method in methods]
+
+
+@pytest.mark.parametrize("signed_in", [True, False])
+@pytest.mark.parametrize("sent", [JSON, XML])
+@pytest.mark.parametrize(("method", "path"), OPERATIONS)
+def test_the_openapi_document_tells_what_comes_back(
+    stack: Stack, method: str, path: str, sent: str, signed_in: bool
+) -> None:
+    """Its own examples, sent to each operation: a status that it names, and a body as it says."""
+    operation = DOCUMENT["paths"][path][method]
+    portal = Portal(stack).sign_in() if signed_in else Portal(stack)
+    body = operation.get("requestBody")
+    if body:
+        example = body["content"][sent]["examples"]["required"]["value"]
+        body = example.encode() if sent == XML else msgspec.json.encode(example)
+    known = defaultdict(lambda: "org_1_none", id="0197c3a2-5b1e-7c44-9d1a-3f0e8a6b2c11")
+    answer = portal.ask(method.upper(), path.format_map(known), body, sent)
+    response = operation["responses"][str(answer.status)]
+    if "$ref" in response:
+        response = DOCUMENT["components"]["responses"][response["$ref"].rpartition("/")[2]]
+    media_type = answer.headers.get("Content-Type", "").partition(";")[0]
+    assert not answer.data or {media_type, "*/*"} & response["content"].keys()
+    if media_type == JSON and path != "/gateway/openapi.json":
+        schema = response["content"][JSON]["schema"]
+        jsonschema_rs.validate({**schema, "components": DOCUMENT["components"]}, answer.json())
+    if not signed_in and operation["x-audience"] != "P":
+        assert answer.status == 401
 
 
 @pytest.mark.parametrize("asked", [JSON, XML])

@@ -12,7 +12,7 @@ from lxml import etree
 
 from heartguard.app import create_service_app
 from heartguard.context import Client
-from heartguard.endpoint import Endpoints, Query, Reply, endpoints_of
+from heartguard.endpoint import Endpoints, Query, Reply, endpoints_of, query_of
 from heartguard.endpoint import client as current_client
 from heartguard.errors import Invalid, Unavailable
 from heartguard.models.auth_token import Introspection, IntrospectRequest, RoleDescription, Roles
@@ -33,7 +33,7 @@ class Greeting:
     words = "ok"
 
 
-def read_plain(body: bytes, args: object) -> IntrospectRequest:
+def read_plain(body: bytes, query: Query) -> IntrospectRequest:
     return IntrospectRequest(token=body.decode())
 
 
@@ -308,6 +308,30 @@ def test_a_dependency_that_fails_or_hangs_makes_the_service_unavailable(monkeypa
 def test_a_parameter_that_nothing_provides_is_found_at_start() -> None:
     with pytest.raises(TypeError, match=r"whoami: nothing provides the parameter greeting"):
         create_service_app(sample(), SETTINGS, TOKENS)
+
+
+def test_a_reader_says_which_query_string_it_knows() -> None:
+    with pytest.raises(TypeError, match="has no parameter that is a Query"):
+        query_of(lambda body, _: IntrospectRequest(token=body.decode()))
+
+
+def test_a_query_string_beside_a_further_media_type(client: FlaskClient) -> None:
+    answer = client.post("/timeseries/echo?known=0", data=b"plain", content_type="text/plain")
+    assert (answer.status_code, answer.json["error"]["details"][0]["path"]) == (422, "?")
+
+
+def test_a_response_of_a_stated_media_type_is_given_whatever_is_asked_for() -> None:
+    endpoints = Endpoints("timeseries")
+
+    @endpoints.get("/timeseries/lines", audience=Audience.PUBLIC, produces="text/plain", etag=True)
+    def lines() -> Response:
+        return Response("plain", content_type="text/plain")
+
+    client = create_service_app(endpoints, SETTINGS, TOKENS).test_client()
+    answer = client.get("/timeseries/lines", headers={"Accept": "image/png"})
+    assert (answer.status_code, answer.data) == (200, b"plain")
+    again = client.get("/timeseries/lines", headers={"If-None-Match": answer.headers["ETag"]})
+    assert (again.status_code, again.data) == (304, b"")
 
 
 def test_the_application_knows_its_endpoints(client: FlaskClient) -> None:

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from heartguard.endpoint import read_query
 from heartguard.errors import Invalid, Malformed
 from heartguard.models.base import UNSET
 from heartguard.models.common import Detail
 from heartguard.models.timeseries import MAX_FIELDS, MAX_TAGS
-from services.influx.src.line_protocol import Entry, head, parse, read_lines
+from services.influx.src.line_protocol import Entry, LineQuery, head, parse, read_lines
 
 
 def points(text: str, precision: int = 1) -> list[Entry]:
@@ -181,10 +182,10 @@ def test_no_text_is_too_odd(text: str) -> None:
 
 
 def test_the_query_string_names_bucket_and_precision() -> None:
-    batch = read_lines(b"m f=1 5", {"bucket": "org_1", "precision": "ms"})
+    batch = read_lines(b"m f=1 5", read_query({"bucket": "org_1", "precision": "ms"}, LineQuery))
     assert batch.bucket == "org_1"
     assert [entry[4] for entry in batch.entries() if not isinstance(entry, Detail)] == [5_000_000]
-    assert read_lines(b"m f=1", {}).bucket is UNSET
+    assert read_lines(b"m f=1", LineQuery()).bucket is UNSET
 
 
 @pytest.mark.parametrize(
@@ -192,12 +193,12 @@ def test_the_query_string_names_bucket_and_precision() -> None:
 )
 def test_what_the_query_string_may_not_say(args: dict[str, str]) -> None:
     with pytest.raises(Invalid):
-        read_lines(b"m f=1", args)
+        read_query(args, LineQuery)
 
 
 def test_a_body_that_is_not_utf8_is_malformed() -> None:
     with pytest.raises(Malformed):
-        read_lines(b"m f=\xff", {})
+        read_lines(b"m f=\xff", LineQuery())
 
 
 def test_a_line_has_as_many_tags_and_fields_as_a_point_can_have() -> None:

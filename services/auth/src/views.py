@@ -37,21 +37,44 @@ ROLES = Roles(
 )
 
 
-@endpoints.post("/auth/register", audience=Audience.PUBLIC, status=201, audit="REGISTER")
+@endpoints.post(
+    "/auth/register",
+    audience=Audience.PUBLIC,
+    status=201,
+    audit="REGISTER",
+    errors={
+        403: "Registration is closed, or that role cannot be chosen here (`AUTH_006`)",
+        409: "The e-mail address is registered already (`AUTH_002`)",
+        422: "The request breaks the schema, or the password is too common or of the wrong length (`AUTH_005`)",
+    },
+)
 def register(request: RegisterRequest, caller: Claims | None, accounts: Accounts) -> Reply[RegisterResponse]:
     """Sign a person up."""
     made = accounts.register(request, caller)
     return Reply(made, actor=caller.sub if caller else str(made.user_id))
 
 
-@endpoints.post("/auth/login", audience=Audience.PUBLIC, audit="LOGIN")
+@endpoints.post(
+    "/auth/login",
+    audience=Audience.PUBLIC,
+    audit="LOGIN",
+    errors={
+        401: "Wrong address or password (`AUTH_001`)",
+        429: "Too many requests, or too many failed attempts on this account (`AUTH_004`)",
+    },
+)
 def login(request: LoginRequest, client: Client, sign_in: SignIn) -> Reply[LoginResponse]:
     """Sign in."""
     done = sign_in.login(request, client)
     return Reply(done.answer, headers={"Set-Cookie": done.set_cookie}, actor=done.user_id)
 
 
-@endpoints.post("/auth/refresh", audience=Audience.PUBLIC, audit="TOKEN_REFRESH")
+@endpoints.post(
+    "/auth/refresh",
+    audience=Audience.PUBLIC,
+    audit="TOKEN_REFRESH",
+    errors={401: "The token is not good, or was used before: then its session was ended (`AUTH_003`)"},
+)
 def refresh(request: RefreshRequest, sessions: Sessions) -> Reply[RefreshResponse]:
     """Trade a refresh token for a new pair; the old one is retired."""
     done = sessions.refresh(request.refresh_token)
@@ -64,7 +87,15 @@ def logout(caller: Claims, sessions: Sessions) -> None:
     sessions.logout(caller)
 
 
-@endpoints.put("/auth/password", audience=Audience.SIGNED_IN, audit="PASSWORD_CHANGE")
+@endpoints.put(
+    "/auth/password",
+    audience=Audience.SIGNED_IN,
+    audit="PASSWORD_CHANGE",
+    errors={
+        422: "The current password is wrong, or the new one too common or of the wrong length (`AUTH_005`)",
+        429: "Too many requests, or too many wrong passwords (`AUTH_004`)",
+    },
+)
 def change_password(request: PasswordChange, caller: Claims, sign_in: SignIn) -> None:
     """Choose another password; every other session of the user ends."""
     sign_in.change_password(request, caller)

@@ -15,6 +15,7 @@ from .cors import Cors
 from .doorman import Doorman
 from .front import Front
 from .guard import Guard
+from .pages import Pages
 from .proxy import Proxy
 from .readiness import Readiness
 from .reports import Reports
@@ -52,7 +53,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     )
     readiness = Readiness(valkey, upstreams)
     doorman = Doorman(guard, addresses, settings.metrics_allow)
-    app = create_service_app(endpoints, settings, tokens, resources=[readiness, doorman], checks=readiness.checks())
+    resources = [readiness, doorman, Pages(settings.openapi_file)]
+    app = create_service_app(endpoints, settings, tokens, resources=resources, checks=readiness.checks())
     app.wsgi_app = Proxy(  # type: ignore[method-assign]
         app.wsgi_app,
         own_paths=frozenset(endpoint.path for endpoint in endpoints),

@@ -43,6 +43,7 @@ class Settings(ServiceSettings, ValkeySettings):
     timeseries_port: int = variable("TIMESERIES_PORT", _PORT, "5005")
     timeseries_url: str | None = variable("TIMESERIES_URL", _URL, optional=True)
     routes_file: Path = ROOT / "schemas" / "routes.json"
+    openapi_file: Path = ROOT / "schemas" / "openapi.json"
 
     def upstreams(self) -> dict[str, str]:
         """The base URL of every service behind the gateway, by its name."""

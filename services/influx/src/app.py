@@ -1,4 +1,4 @@
-"""The time-series service."""
+"""The time-series service: heart data in, raw or in windows out."""
 
 from flask import Flask
 

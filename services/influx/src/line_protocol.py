@@ -10,10 +10,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
-import msgspec
-
 from heartguard.endpoint import Query
-from heartguard.errors import Invalid, Malformed
+from heartguard.errors import Malformed
 from heartguard.models.base import UNSET, UnsetType
 from heartguard.models.common import Detail
 from heartguard.models.timeseries import MAX_FIELDS, MAX_TAGS, BucketName, FieldValue, WriteRequest
@@ -42,12 +40,8 @@ class LineBatch(WriteRequest, kw_only=True):
         return parse(self.text, self.precision)
 
 
-def read_lines(body: bytes, args: Mapping[str, str]) -> LineBatch:
+def read_lines(body: bytes, query: LineQuery) -> LineBatch:
     """Read a ``text/plain`` body; the lines themselves are judged later, together with their points."""
-    try:
-        query = msgspec.convert(args, LineQuery)
-    except msgspec.ValidationError as error:
-        raise Invalid([Detail(path="?", message=str(error))]) from None
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError:

@@ -27,19 +27,31 @@ endpoints = Endpoints("timeseries")
     audit="TIMESERIES_WRITE",
     max_body=MAX_BATCH,
     also={"text/plain": read_lines},
+    errors={
+        403: "The bucket or organization is not the caller's, or a point is another user's",
+        404: "There is no such bucket",
+        422: "The batch breaks the schema, a point is older than the retention, or a field is stored with another"
+        " type (`TS_002`); nothing was written",
+    },
 )
 def write(batch: WriteRequest, caller: Claims, timeseries: TimeSeries) -> WriteResult:
     """Store a batch of points: all of them, durably, or none."""
     return WriteResult(success=True, inserted=timeseries.write(batch, caller))
 
 
-@endpoints.post("/timeseries/query", audience=Audience.SIGNED_IN)
+@endpoints.post("/timeseries/query", audience=Audience.SIGNED_IN, errors={404: "There is no such bucket"})
 def query(question: QueryRequest, caller: Claims, timeseries: TimeSeries) -> QueryResult:
     """Points of one measurement, raw or in windows."""
     return timeseries.query(question, caller)
 
 
-@endpoints.post("/timeseries/buckets", audience=Audience.ADMIN, status=201, audit="BUCKET_CREATE")
+@endpoints.post(
+    "/timeseries/buckets",
+    audience=Audience.ADMIN,
+    status=201,
+    audit="BUCKET_CREATE",
+    errors={409: "The bucket exists (`TS_001`)"},
+)
 def create_bucket(new: BucketCreate, caller: Claims, timeseries: TimeSeries) -> Bucket:
     """Make a bucket of the caller's organization."""
     return timeseries.create_bucket(new, caller)
