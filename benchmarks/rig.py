@@ -76,7 +76,7 @@ def postgres(where: Path) -> Iterator[Running]:
     """The same, migrated, and stopped at the end."""
     running = start_postgres(where)
     try:
-        migrate(running.store.url)
+        migrate(running.store.url, passwords={"timeseries": running.store.password("timeseries")})
         yield running
     finally:
         running.stop()

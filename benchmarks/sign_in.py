@@ -40,17 +40,17 @@ def auth_service() -> Iterator[tuple[str, int]]:
     """Its address, and the id of the process that serves."""
     folder = Path(tempfile.mkdtemp(prefix="hg-bench-")).resolve()
     keys = private_folder(folder / "secrets")
-    stores = [Postgres(folder / "postgres", keys), Valkey(folder / "valkey", keys)]
-    running = [Running(store) for store in stores]
+    postgres, valkey = Postgres(folder / "postgres", keys), Valkey(folder / "valkey", keys)
+    running = [Running(store) for store in (postgres, valkey)]
     port = next(port for port in iter(lambda: random.randrange(20_000, 30_000), 0) if port_is_free("127.0.0.1", port))
     try:
-        migrate(stores[0].url)
+        migrate(postgres.url, passwords={"auth": postgres.password("auth")})
         environ = {
             **os.environ,
             "JWT_SECRET": secrets.token_urlsafe(48),
             "BOOTSTRAP_ADMIN_PASSWORD": secrets.token_urlsafe(),
-            "DATABASE_URL": stores[0].url,
-            "REDIS_URL": stores[1].url,
+            "DATABASE_URL": postgres.url_for("auth"),
+            "REDIS_URL": valkey.url,
             "AUTH_RATE_LIMIT": "1000000/s",
             "LOG_LEVEL": "INFO",
         }

@@ -112,7 +112,7 @@ def ingest(where: Path, seconds: float) -> dict[str, Any]:
     for name, series in SHAPES.items():
         say(f"into PostgreSQL for {seconds:g} s, {name}")
         port = free_port()
-        with postgres(where / str(series)) as database, service(database.store.url, port) as running:
+        with postgres(where / str(series)) as database, service(database.store.url_for("timeseries"), port) as running:
             found[name] = measure(port, running, series, seconds, database.pid)
     return found
 
@@ -149,7 +149,7 @@ def windows(where: Path, factors: list[int], tries: int) -> dict[str, Any]:
     """24 h of 1 Hz in 1-minute means, of any user, asked one after the other by one client."""
     found = {}
     port = free_port()
-    with postgres(where / "windows") as database, service(database.store.url, port) as running:
+    with postgres(where / "windows") as database, service(database.store.url_for("timeseries"), port) as running:
         client = Client(port)
         client.post(WRITE, json.dumps({"points": [{"measurement": "heart_rate", "fields": {"bpm": 1}}]}).encode())
         with psycopg.connect(database.store.url) as connection:

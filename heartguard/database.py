@@ -18,6 +18,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from . import metrics
 from .errors import Unavailable
+from .roles import refuse_powerful
 
 CONNECT_TIMEOUT = 3
 POOL_TIMEOUT = 3
@@ -64,7 +65,10 @@ class Patient(psycopg.Connection[Any]):
 
 
 class Database:
-    """A pool of connections to ``heartguard_core``; every wait on it has a limit."""
+    """A pool of connections to ``heartguard_core``; every wait on it has a limit.
+
+    A role that nothing holds back is refused: see :class:`heartguard.roles.PowerfulRole`.
+    """
 
     def __init__(self, url: str, *, service: str, pool_size: int = 8) -> None:
         options = (
@@ -118,7 +122,14 @@ class Database:
 
 
 def _connect(_dialect: object, _record: object, words: tuple[Any, ...], options: dict[str, Any]) -> Patient:
-    return Patient.connect(*words, **options)
+    connection = Patient.connect(*words, **options, autocommit=True)
+    try:
+        refuse_powerful(connection)
+        connection.autocommit = False
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 @contextmanager

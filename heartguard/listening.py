@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from .roles import FOREIGN, ROLES
 from .services import Service
 from .settings import SettingsError, integer, load, variable
 
@@ -20,13 +21,20 @@ class ServerSettings:
 
 
 S = TypeVar("S")
-PER_SERVICE = ("WORKERS", "THREADS", "LOG_LEVEL")
+PER_SERVICE = ("WORKERS", "THREADS", "LOG_LEVEL", "DATABASE_URL")
+DATABASE = ("DATABASE_URL", "DATABASE_URL_FILE")
 
 
 def own_settings(service: Service, environ: Mapping[str, str]) -> dict[str, str]:
-    """``environ`` as that service sees it, where ``AUTH_WORKERS`` goes before ``WORKERS`` and so on."""
+    """``environ`` as that service sees it, where ``AUTH_WORKERS`` goes before ``WORKERS`` and so on.
+
+    It sees no way into the database but its own.
+    """
     own = {name: value for name in PER_SERVICE if (value := environ.get(_own_name(service, name)))}
-    return {**environ, **own}
+    given = {name: environ.get(_own_name(service, name), "") for name in DATABASE}
+    if any(given.values()) or service.name not in ROLES:
+        own |= given  # even where it is empty: it must not be read from elsewhere
+    return {**{name: value for name, value in environ.items() if not FOREIGN.match(name)}, **own}
 
 
 def load_own(settings: type[S], service: Service, environ: Mapping[str, str]) -> S:

@@ -5,6 +5,7 @@ message instead of failing in a worker, again and again.
 """
 
 import argparse
+import multiprocessing
 import os
 import sys
 import time
@@ -17,14 +18,16 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 
 from .listening import load_own, own_settings, port_is_free, server_settings
+from .roles import PowerfulRole, refuse_powerful
 from .services import SERVICES, Service
-from .settings import SettingsError, environment
+from .settings import DatabaseSettings, SettingsError, environment
 from .worker import load as load_in_worker
 
 HEADER_READ_TIMEOUT_MS = 10_000
 WORKERS_KILL_TIMEOUT = 10
 PORT_TIMEOUT = 3.0
 """Seconds to wait for a predecessor, just killed, to let go of the port."""
+ROLE_TIMEOUT = 3
 BACKLOG = 1024
 CONNECTIONS = 8192
 """How many may be open at once. Idle ones count, so there must be room for every client that keeps one."""
@@ -36,12 +39,16 @@ def serve(service: Service, *, host: str = "127.0.0.1", port: int | None = None,
     With ``join`` the port may be held already by a predecessor, which is to be stopped once this one answers.
     """
     environ = environment()
-    load_own(import_module(f"{service.package}.settings").Settings, service, environ)
+    own = load_own(import_module(f"{service.package}.settings").Settings, service, environ)
+    if isinstance(own, DatabaseSettings):
+        check_role(own.database_url)
     settings = server_settings(service, environ)
     port = port or settings.port
     if not join:
         wait_for_port(service, host, port)
-    os.environ |= own_settings(service, environ)  # which is all that the workers see
+    seen = own_settings(service, environ)
+    os.environ.clear()
+    os.environ.update(seen)  # which is all that the workers see
     Granian(
         f"{service.package}.app:{'create_front' if service.faces_clients else 'create_app'}",
         address=host,
@@ -58,6 +65,34 @@ def serve(service: Service, *, host: str = "127.0.0.1", port: int | None = None,
         respawn_failed_workers=True,
         workers_kill_timeout=WORKERS_KILL_TIMEOUT,
     ).serve(target_loader=partial(load_in_worker, os.getpid()))
+
+
+def check_role(database_url: str) -> None:
+    """End with a message where the service would be let in as more than it should be.
+
+    Asked in a process of its own, for the driver takes 13 MB that this one needs not. While PostgreSQL is away nobody
+    can tell; then the first connection does, see :class:`heartguard.database.Database`.
+    """
+    asking = multiprocessing.get_context("fork").Process(target=_ask_role, args=(database_url,))
+    asking.start()
+    asking.join(ROLE_TIMEOUT)
+    if asking.is_alive():
+        asking.kill()
+        asking.join()
+    elif asking.exitcode:
+        sys.exit(asking.exitcode)
+
+
+def _ask_role(database_url: str) -> None:
+    import psycopg
+
+    try:
+        with psycopg.connect(database_url, connect_timeout=ROLE_TIMEOUT) as connection:
+            refuse_powerful(connection)
+    except psycopg.Error:
+        return
+    except PowerfulRole as refused:
+        sys.exit(str(refused))
 
 
 def wait_for_port(service: Service, host: str, port: int) -> None:

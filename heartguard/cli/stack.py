@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..local.errors import SetupError
-from ..local.stack import Stack, Status, settings_of
+from ..local.stack import Stack, Status
 from ..services import SERVICES
 from ..settings import ROOT, SettingsError
 
@@ -121,7 +121,9 @@ def run(
     from ..serve import serve
 
     with _failures():
-        os.environ |= Stack().environment_for(settings_of(SERVICES[service]))
+        seen = Stack().environment_of(SERVICES[service])
+        os.environ.clear()
+        os.environ.update(seen)
         serve(SERVICES[service], host=host, port=port)
 
 

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
+from ..roles import ROLES
 from .errors import SetupError, explain
 from .files import SOCKET_PATH_LIMIT, generated_secret, private_folder
 from .unprivileged import ENVIRONMENT, Account, account, setpriv
@@ -61,9 +62,39 @@ class Postgres:
 
     @property
     def url(self) -> str:
-        """How the services connect: as the role that owns the database, and is no superuser."""
-        password = generated_secret(self._secrets / "postgres")
-        return f"postgresql://{ROLE}:{password}@/{DATABASE}?host={quote(str(self.folder))}"
+        """How migrations connect: as the role that owns the database, and is no superuser."""
+        return self._url(ROLE, generated_secret(self._secrets / "postgres"))
+
+    @property
+    def superuser_url(self) -> str:
+        return self._url(SUPERUSER, generated_secret(self._secrets / "postgres-superuser"))
+
+    def password(self, service: str) -> str:
+        """With what the service's own role signs in, once the database is migrated; made on first use."""
+        return generated_secret(self._secrets / f"postgres-{service}")
+
+    def url_for(self, service: str) -> str:
+        """How a service connects."""
+        return self._url(ROLES[service], self.password(service))
+
+    def _url(self, role: str, password: str) -> str:
+        return f"postgresql://{role}:{password}@/{DATABASE}?host={quote(str(self.folder))}"
+
+    def let_owner_make_roles(self) -> None:
+        """For clusters made before each service had a role of its own. The server must be running."""
+        import psycopg
+
+        with psycopg.connect(self.url, connect_timeout=5) as owner:
+            if owner.execute("SELECT rolcreaterole FROM pg_roles WHERE rolname = current_user").fetchone() == (True,):
+                return
+        try:
+            with psycopg.connect(self.superuser_url, connect_timeout=5) as superuser:
+                superuser.execute(f"ALTER ROLE {ROLE} CREATEROLE")
+        except psycopg.OperationalError as error:
+            raise SetupError(
+                f"PostgreSQL does not let its superuser in with the password kept in"
+                f" {self._secrets / 'postgres-superuser'}, who is needed once: {error}"
+            ) from None
 
     def prepare(self) -> None:
         check_socket_path(self.folder / SOCKET)
@@ -142,7 +173,8 @@ class Postgres:
             runs_as,
             *(program("postgres"), "--single", "-D", str(draft), "postgres"),
             # The single-user mode knows no parameters. The password is ours, of letters, digits, - and _ only.
-            statements=f"CREATE ROLE {ROLE} LOGIN PASSWORD '{password}';\nCREATE DATABASE {DATABASE} OWNER {ROLE};\n",
+            statements=f"CREATE ROLE {ROLE} LOGIN CREATEROLE PASSWORD '{password}';\n"
+            f"CREATE DATABASE {DATABASE} OWNER {ROLE};\n",
         )
         draft.rename(self.data)
 

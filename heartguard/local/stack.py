@@ -5,12 +5,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 
-from ..listening import load_own, port_is_free, server_settings
+from ..listening import DATABASE, load_own, port_is_free, server_settings
+from ..roles import FOREIGN, ROLES, RolePasswords
 from ..services import SERVICES, Service
 from ..settings import ROOT, DatabaseSettings, environment, load
 from . import dotenv
 from .errors import SetupError
+from .files import write_private
 from .layout import Layout
 from .postgres import Postgres
 from .readiness import HOST, installed_services, is_ready
@@ -113,7 +116,8 @@ class Stack:
 
     def migrate(self) -> None:
         """Bring the database to the newest schema; the embedded one must be running."""
-        self._migrate(self.environment_for(DatabaseSettings))
+        self.environment_for(DatabaseSettings)
+        self._migrate()
 
     def environment_for(self, settings: type) -> dict[str, str]:
         """What something with these ``settings`` needs to know. The stores it asks for must answer."""
@@ -121,6 +125,10 @@ class Stack:
         self.layout.prepare()
         self._complete_environment()
         return self.environ
+
+    def environment_of(self, service: Service) -> dict[str, str]:
+        """The same for a service, which sees no way into the database but its own."""
+        return {**closed(self.environment_for(settings_of(service))), **self._way_in(service)}
 
     def programs(self) -> list[Program]:
         """All that the supervisor is to keep running."""
@@ -130,7 +138,8 @@ class Stack:
         ]
         for service in self.services:
             serve = [sys.executable, "-m", "heartguard.serve", service.name, f"--port={self.port(service)}"]
-            found.append(Program(service.name, "services", [*setpriv(when_parent_dies="TERM"), *serve], ROOT))
+            command = [*setpriv(when_parent_dies="TERM"), *serve]
+            found.append(Program(service.name, "services", command, ROOT, environment=self._way_in(service)))
         return found
 
     def _launch(self, report: Report) -> None:
@@ -139,7 +148,7 @@ class Stack:
             report(f"Preparing {store.name}")
             store.prepare()
         programs = self.programs()
-        self.supervisor.launch(programs, supervised(self.environ))
+        self.supervisor.launch(programs, supervised(closed(self.environ)))
         self._start(programs, report)
 
     def _resume(self, report: Report) -> None:
@@ -159,7 +168,7 @@ class Stack:
         for store in self.stores.values():
             self._wait_for(store.name, store.answers, STORE_TIMEOUT)
         report("Applying migrations")
-        self._migrate(self.environ)
+        self._migrate()
         report("Starting " + ", ".join(service.name for service in self.services))
         self._start_group(programs, "services")
         for service in self.services:
@@ -205,15 +214,41 @@ class Stack:
                     f" or set {service.port_variable} to a free port (in .env or in the environment)."
                 ) from None
 
-    @staticmethod
-    def _migrate(environ: dict[str, str]) -> None:
+    def _migrate(self) -> None:
         # Takes half a second to import, which other commands are spared.
-        from ..migrate import MigrationError, migrate
+        from ..migrate import MigrationError, given_passwords, migrate
 
+        passwords = given_passwords(load(RolePasswords, self.environ))
+        if postgres := self._postgres:
+            postgres.let_owner_make_roles()
+            passwords = {service.name: postgres.password(service.name) for service in self._with_role()}
         try:
-            migrate(load(DatabaseSettings, environ).database_url)
+            migrate(load(DatabaseSettings, self.environ).database_url, passwords=passwords)
         except MigrationError as error:
             raise SetupError(str(error)) from None
+
+    def _with_role(self) -> list[Service]:
+        """The services that work with PostgreSQL."""
+        return [service for service in self.services if service.name in ROLES]
+
+    @property
+    def _postgres(self) -> Postgres | None:
+        """The embedded one."""
+        found = self.stores.get("DATABASE_URL")
+        return found if isinstance(found, Postgres) else None
+
+    def _way_in(self, service: Service) -> dict[str, str]:
+        """By what a service finds its own way into the database. What is empty here is not read from .env either."""
+        file = self.layout.secrets / f"database-url-{service.name}"
+        return {"DATABASE_URL": "", "DATABASE_URL_FILE": str(file) if service.name in ROLES else ""}
+
+    def _write_ways_in(self) -> None:
+        for service in self._with_role():
+            if self._postgres:
+                url = self._postgres.url_for(service.name)
+            else:
+                url = load_own(DatabaseSettings, service, self.environ).database_url
+            write_private(Path(self._way_in(service)["DATABASE_URL_FILE"]), url + "\n")
 
     def _complete_environment(self) -> None:
         """Make missing secrets, add the addresses of stores and services, and check every service's settings."""
@@ -225,8 +260,9 @@ class Stack:
         self.environ["HEARTGUARD_DATA"] = str(self.layout.root)
         if not self._is_set("JWT_KEYRING_FILE"):
             self.environ["JWT_KEYRING_FILE"] = str(self.layout.keyring)
+        self._write_ways_in()
         for service in self.services:
-            load_own(settings_of(service), service, self.environ)
+            load_own(settings_of(service), service, {**self.environ, **self._way_in(service)})
 
     def _require_stores(self, variables: Iterable[str]) -> None:
         for store in map(self.stores.get, variables):
@@ -248,6 +284,11 @@ def supervised(environ: Mapping[str, str]) -> dict[str, str]:
     """
     kept = {name: value for name, value in environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     return {"MALLOC_ARENA_MAX": "2", **kept}
+
+
+def closed(environ: Mapping[str, str]) -> dict[str, str]:
+    """``environ`` without any way into the database. What is left empty is not read from .env either."""
+    return {name: "" if name in DATABASE or FOREIGN.match(name) else value for name, value in environ.items()}
 
 
 def settings_of(service: Service) -> type:

@@ -12,8 +12,8 @@ import socket
 import subprocess
 import sys
 import xmlrpc.client
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,7 @@ redirect_stderr=true
 stdout_logfile={log}
 stdout_logfile_maxbytes=10MB
 stdout_logfile_backups=4
+environment={environment}
 """
 
 _GROUP = """
@@ -76,6 +77,8 @@ class Program:
     command: list[str]
     folder: Path
     stop_signal: signal.Signals = signal.SIGTERM
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """What it sees besides what all do; no secrets. Values hold none of the characters that Layout refuses."""
 
     @property
     def full_name(self) -> str:
@@ -104,6 +107,7 @@ def _section(program: Program, log: Path) -> str:
         directory=program.folder,
         stop_signal=program.stop_signal.name.removeprefix("SIG"),
         log=log,
+        environment=",".join(f'{name}="{value}"' for name, value in program.environment.items()),
     )
 
 

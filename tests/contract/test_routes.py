@@ -1,6 +1,7 @@
 """Every route states who may call it, and the statements are those of the contract."""
 
 import json
+from collections.abc import Callable
 from importlib import import_module
 
 import pytest
@@ -8,6 +9,7 @@ from flask import Flask
 
 from heartguard.endpoint import endpoints_of
 from heartguard.policy import Audience
+from heartguard.roles import ROLES
 from heartguard.services import SERVICES
 from heartguard.settings import ROOT, load
 
@@ -50,11 +52,11 @@ gateway's metrics are open to the networks in METRICS_ALLOW, which the view itse
 
 
 @pytest.fixture(params=sorted(SERVICES))
-def app(request: pytest.FixtureRequest, database_url: str, valkey_url: str) -> Flask:
+def app(request: pytest.FixtureRequest, url_for: Callable[[str], str], valkey_url: str) -> Flask:
     package = SERVICES[request.param].package
     environ = {
         "JWT_SECRET": "j" * 32,
-        "DATABASE_URL": database_url,
+        "DATABASE_URL": url_for(request.param) if request.param in ROLES else "",
         "REDIS_URL": valkey_url,
         "BOOTSTRAP_ADMIN_PASSWORD": "a long enough password",
     }

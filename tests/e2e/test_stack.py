@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg
 import pytest
 import urllib3
 from typer.testing import CliRunner
@@ -23,6 +24,7 @@ from heartguard.local.postgres import Postgres
 from heartguard.local.readiness import is_ready
 from heartguard.local.server import wait_until
 from heartguard.local.stack import Stack
+from heartguard.roles import ROLES
 from heartguard.services import SERVICES
 
 PASSWORD = "correct horse battery staple"
@@ -90,6 +92,28 @@ def test_the_services_keep_what_they_compiled(running: Stack) -> None:
     assert stack_module.supervised({"PYTHONDONTWRITEBYTECODE": "1", "MALLOC_ARENA_MAX": "8"}) == {
         "MALLOC_ARENA_MAX": "8"
     }
+
+
+def test_each_service_is_given_its_own_way_into_the_database(running: Stack) -> None:
+    owner = Postgres(running.layout.root / "postgres", running.layout.secrets)
+    passwords = {name: owner.password(name).encode() for name in ROLES if name in SERVICES}
+    powerful = [(running.layout.secrets / name).read_bytes().strip() for name in ("postgres", "postgres-superuser")]
+    for name in SERVICES:
+        seen = Path(f"/proc/{running.supervisor.states()[name].pid}/environ").read_bytes()
+        environ = dict(word.split(b"=", 1) for word in seen.split(b"\0") if word)
+        assert not any(password in seen for password in [*powerful, *passwords.values()])
+        assert environ.get(b"DATABASE_URL", b"") == b""
+        file = environ[b"DATABASE_URL_FILE"].decode()
+        if name in passwords:
+            assert Path(file).stat().st_mode & 0o777 == 0o600
+            assert passwords[name] in Path(file).read_bytes()
+        else:
+            assert file == ""
+    with psycopg.connect(owner.superuser_url) as connection:
+        found = connection.execute(
+            "SELECT DISTINCT usename FROM pg_stat_activity WHERE application_name ~ '^heartguard-'"
+        )
+        assert {str(role) for (role,) in found} == {ROLES[name] for name in passwords}
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -248,9 +272,15 @@ def test_a_service_that_takes_too_long_is_shown(another: Layout, monkeypatch: py
 
 
 def test_given_stores_are_used_and_not_started(
-    another: Layout, monkeypatch: pytest.MonkeyPatch, database_url: str, valkey_url: str
+    another: Layout,
+    monkeypatch: pytest.MonkeyPatch,
+    database_url: str,
+    valkey_url: str,
+    url_for: Callable[[str], str],
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("AUTH_DATABASE_URL", url_for("auth"))
+    monkeypatch.setenv("TIMESERIES_DATABASE_URL", url_for("timeseries"))
     (another.root.parent / f"{another.root.name}-url").write_text(valkey_url)
     monkeypatch.setenv("REDIS_URL_FILE", str(another.root.parent / f"{another.root.name}-url"))
     try:

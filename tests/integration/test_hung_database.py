@@ -18,6 +18,7 @@ from heartguard.errors import Unavailable
 from heartguard.local.files import private_folder
 from heartguard.local.postgres import Postgres
 from heartguard.local.server import Running
+from heartguard.migrate import migrate
 
 SOON = 2.0
 """Seconds beyond a limit that a busy machine may take."""
@@ -27,8 +28,10 @@ SOON = 2.0
 def server(stores_folder: Path) -> Iterator[Running]:
     """A server of its own, for it is stopped."""
     folder = private_folder(stores_folder / "hung")
-    running = Running(Postgres(folder / "postgres", private_folder(folder / "secrets"), durable=False))
+    store = Postgres(folder / "postgres", private_folder(folder / "secrets"), durable=False)
+    running = Running(store)
     try:
+        migrate(store.url, passwords={"timeseries": store.password("timeseries")})
         yield running
     finally:
         running.stop()
@@ -41,7 +44,8 @@ def database(server: Running, monkeypatch: pytest.MonkeyPatch) -> Iterator[Datab
     monkeypatch.setattr(kit, "POOL_TIMEOUT", 1)
     monkeypatch.setattr(kit, "CONNECT_TIMEOUT", 2)  # the least that libpq has
     monkeypatch.setattr(kit, "ANSWER_TIMEOUT", 2.0)
-    made = Database(server.store.url, service="hung", pool_size=2)
+    store: Any = server.store
+    made = Database(store.url_for("timeseries"), service="hung", pool_size=2)
     made.check()
     yield made
     made.close()

@@ -15,6 +15,7 @@ from heartguard.local.errors import SetupError
 from heartguard.local.files import private_folder
 from heartguard.local.postgres import Postgres
 from heartguard.local.server import Running
+from heartguard.migrate import MigrationError, migrate
 
 Start = Callable[[], Running]
 
@@ -57,9 +58,9 @@ def test_what_was_committed_survives_a_crash_and_a_restart(postgres: Postgres, s
     assert ask(postgres, "SELECT answer FROM kept") == 42
 
 
-def test_services_connect_without_superpowers_to_a_durable_utf8_database(postgres: Postgres, start: Start) -> None:
+def test_migrations_run_without_superpowers_in_a_durable_utf8_database(postgres: Postgres, start: Start) -> None:
     start()
-    assert ask(postgres, "SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = current_user") is False
+    assert ask(postgres, "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user") is False
     settings = ("fsync", "synchronous_commit", "data_checksums", "server_encoding", "listen_addresses")
     assert [ask(postgres, f"SHOW {name}") for name in settings] == ["on", "on", "on", "UTF8", ""]
 
@@ -168,3 +169,27 @@ class Gone(Postgres):
 
     def prepare(self) -> None:
         pass
+
+
+def test_an_owner_from_before_may_make_roles_afterwards(postgres: Postgres, start: Start) -> None:
+    start()
+    with psycopg.connect(postgres.superuser_url) as connection:
+        connection.execute("ALTER ROLE heartguard NOCREATEROLE")
+    with pytest.raises(MigrationError, match="Database roles"):
+        migrate(postgres.url)
+    postgres.let_owner_make_roles()
+    postgres.let_owner_make_roles()
+    migrate(postgres.url, passwords={"auth": postgres.password("auth")})
+    with psycopg.connect(postgres.url_for("auth")) as connection:
+        assert connection.execute("SELECT current_user").fetchone() == ("heartguard_auth",)
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(postgres.url_for("user"))
+
+
+def test_a_lost_superusers_password_is_explained_where_it_is_needed(postgres: Postgres, start: Start) -> None:
+    start()
+    with psycopg.connect(postgres.superuser_url) as connection:
+        connection.execute("ALTER ROLE heartguard NOCREATEROLE")
+    (postgres.folder.parent / "secrets" / "postgres-superuser").write_text("another\n")
+    with pytest.raises(SetupError, match="secrets/postgres-superuser"):
+        postgres.let_owner_make_roles()

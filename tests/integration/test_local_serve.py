@@ -25,10 +25,10 @@ AUTH = SERVICES["auth"]
 
 
 @pytest.fixture
-def environ(database_url: str, valkey_url: str) -> dict[str, str]:
+def environ(url_for: Callable[[str], str], valkey_url: str) -> dict[str, str]:
     return {
         **os.environ,
-        "DATABASE_URL": database_url,
+        "DATABASE_URL": url_for("auth"),
         "REDIS_URL": valkey_url,
         "JWT_SECRET": "s" * 32,
         "BOOTSTRAP_ADMIN_PASSWORD": "correct horse battery",

@@ -72,18 +72,16 @@ def wait_until(condition: Callable[[], object], seconds: float = 10) -> None:
 
 
 @pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    """The database, with no account in it."""
-    database = Database(database_url, service="tests")
-    with database.transaction() as tx:
+def database(superuser: Any) -> Any:
+    """The database, with no account in it; whoever looks through this sees and may do everything."""
+    with superuser.transaction() as tx:
         tx.execute(
             text(
                 "TRUNCATE heartguard_core.organizations, heartguard_core.users, heartguard_core.sessions,"
                 " heartguard_core.refresh_tokens, heartguard_core.revoked_tokens RESTART IDENTITY CASCADE"
             )
         )
-    yield database
-    database.close()
+    return superuser
 
 
 @pytest.fixture
@@ -95,8 +93,8 @@ def valkey(valkey_url: str) -> Iterator[Redis]:
 
 
 @pytest.fixture
-def environ(database_url: str, valkey_url: str, database: Database, valkey: Redis) -> dict[str, str]:
-    return environment(database_url, valkey_url)
+def environ(url_for: Callable[[str], str], valkey_url: str, database: Any, valkey: Redis) -> dict[str, str]:
+    return environment(url_for("auth"), valkey_url)
 
 
 @pytest.fixture
@@ -124,9 +122,10 @@ def eventually() -> Callable[..., None]:
 
 
 @pytest.fixture
-def accounts(environ: dict[str, str], database: Database) -> Iterator[Callable[..., Accounts]]:
+def accounts(environ: dict[str, str]) -> Iterator[Callable[..., Accounts]]:
     """Makes accounts' domain object with other settings, without a service round it."""
     fast = FastValkey(environ["REDIS_URL"])
+    database = Database(environ["DATABASE_URL"], service="tests")
 
     def make(**overrides: str) -> Accounts:
         settings = load(Settings, {**environ, **overrides})
@@ -135,6 +134,7 @@ def accounts(environ: dict[str, str], database: Database) -> Iterator[Callable[.
 
     yield make
     fast.close()
+    database.close()
 
 
 @pytest.fixture

@@ -59,8 +59,8 @@ def running(database_url: str) -> Iterator[Flask]:
 
 
 @pytest.fixture(scope="session")
-def app(database_url: str) -> Iterator[Flask]:
-    with running(database_url) as app:
+def app(url_for: Callable[[str], str]) -> Iterator[Flask]:
+    with running(url_for("timeseries")) as app:
         yield app
 
 
@@ -136,8 +136,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    database = Database(database_url, service="tests")
+def database(url_for: Callable[[str], str]) -> Iterator[Database]:
+    database = Database(url_for("timeseries"), service="tests")
     yield database
     database.close()
 

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -105,9 +106,7 @@ def test_the_default_bucket_may_be_made_with_a_retention(admin: Caller) -> None:
 
 
 @pytest.mark.parametrize("retention", [0, 7200])
-def test_dropped_points_are_gone_from_the_disk(
-    database: Database, store: PostgresStore, org: int, retention: int
-) -> None:
+def test_dropped_points_are_gone_from_the_disk(superuser: Any, store: PostgresStore, org: int, retention: int) -> None:
     bucket = store.create_bucket(org, f"org_{org}_x", retention_seconds=retention, description=None)
     assert bucket is not None
     batch = store.batch(bucket)
@@ -120,13 +119,13 @@ def test_dropped_points_are_gone_from_the_disk(
              + (SELECT count(*) FROM heartguard_core.fields WHERE bucket_id = :bucket)
              + (SELECT count(*) FROM heartguard_core.dropped_buckets WHERE bucket_id = :bucket)
     """)
-    with database.transaction() as tx:
+    with superuser.transaction() as tx:
         assert tx.execute(count, {"bucket": int(bucket.id)}).scalar_one() == 1
     assert store.drop_bucket(org, bucket.name)
-    with database.transaction() as tx:
+    with superuser.transaction() as tx:
         assert tx.execute(count, {"bucket": int(bucket.id)}).scalar_one() == 0
     store.sweep()
-    with database.transaction() as tx:
+    with superuser.transaction() as tx:
         assert tx.execute(tables, {"name": f"points\\_{bucket.id}%"}).scalar_one() == 0
         assert tx.execute(remains, {"bucket": int(bucket.id)}).scalar_one() == 0
 
@@ -220,6 +219,6 @@ def test_first_users_of_a_default_bucket_do_not_trip_over_each_other(admin: Call
     assert len(admin.rows()) == 6
 
 
-def test_the_database_itself_refuses_a_bucket_under_another_organization_s_name(database: Database, org: int) -> None:
-    with pytest.raises(IntegrityError), database.transaction() as tx:
+def test_the_database_itself_refuses_a_bucket_under_another_organization_s_name(superuser: Any, org: int) -> None:
+    with pytest.raises(IntegrityError), superuser.transaction() as tx:
         tx.execute(text("SELECT heartguard_core.create_bucket(:org, 'org_1_x', 0, NULL, 0)"), {"org": org})

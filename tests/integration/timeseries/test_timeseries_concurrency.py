@@ -117,7 +117,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, stores_folder: Path) -> Ite
     folder = private_folder(stores_folder / "kill")
     postgres = Postgres(folder / "postgres", private_folder(folder / "secrets"))
     servers = [Running(postgres)]
-    migrate(postgres.url)
+    migrate(postgres.url, passwords={"timeseries": postgres.password("timeseries")})
     yield postgres, servers
     for one in servers:
         one.stop()
@@ -126,7 +126,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, stores_folder: Path) -> Ite
 def test_acknowledged_points_survive_a_crash_and_the_service_comes_back(server: tuple[Postgres, list[Running]]) -> None:
     postgres, servers = server
     point = {"measurement": "m", "fields": {"f": 1}}
-    with running(postgres.url) as app:
+    with running(postgres.url_for("timeseries")) as app:
         admin = Caller(app, 7)
         assert app.test_client().get("/timeseries/ready").status_code == 200
         acknowledged: list[str] = []

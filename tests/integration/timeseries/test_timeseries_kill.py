@@ -59,7 +59,7 @@ class Site:
         self.port = port
         self._store = Postgres(folder / "postgres", private_folder(folder / "secrets"))
         self._postgres = Running(self._store)
-        migrate(self._store.url)
+        migrate(self._store.url, passwords={"timeseries": self._store.password("timeseries")})
         self._service = self._start()
         self._wait()
 
@@ -94,7 +94,7 @@ class Site:
 
     def _start(self) -> "subprocess.Popen[bytes]":
         command = [sys.executable, "-m", "heartguard.serve", "timeseries", "--port", str(self.port)]
-        environ = {"PATH": os.environ["PATH"], "JWT_SECRET": SECRET, "DATABASE_URL": self._store.url}
+        environ = {"PATH": os.environ["PATH"], "JWT_SECRET": SECRET, "DATABASE_URL": self._store.url_for("timeseries")}
         quiet = subprocess.DEVNULL
         return subprocess.Popen(command, cwd=ROOT, env=environ, stdout=quiet, stderr=quiet)
 

@@ -3,6 +3,7 @@
 import gzip
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -282,9 +283,9 @@ def test_a_type_is_the_matter_of_one_measurement_and_bucket(admin: Caller) -> No
     assert admin.write(point(fields={"f": "x"}), bucket=f"org_{admin.org_id}_b").status_code == 200
 
 
-def test_another_process_knows_the_type_too(admin: Caller, database_url: str) -> None:
+def test_another_process_knows_the_type_too(admin: Caller, url_for: Callable[[str], str]) -> None:
     assert admin.write(point()).status_code == 200
-    with running(database_url) as other:
+    with running(url_for("timeseries")) as other:
         answer = Caller(other, admin.org_id).write(point(fields={"f": "x"}))
     assert (answer.status_code, code(answer)) == (422, "TS_002")
 
