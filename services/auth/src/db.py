@@ -161,14 +161,14 @@ def find_caller(tx: Connection, claims: Claims) -> Account | None:
     return Account(*row) if row else None
 
 
+_FIND_CREDENTIALS = text(
+    "SELECT id, org_id, email, role, first_name, last_name, created_at, last_login_at, password_hash"
+    " FROM heartguard_core.users WHERE email = :email AND deleted_at IS NULL"
+)
+
+
 def find_credentials(tx: Connection, email: str) -> tuple[Account, Credentials] | None:
-    row = tx.execute(
-        text(
-            "SELECT id, org_id, email, role, first_name, last_name, created_at, last_login_at, password_hash"
-            " FROM heartguard_core.users WHERE email = :email AND deleted_at IS NULL"
-        ),
-        {"email": email},
-    ).one_or_none()
+    row = tx.execute(_FIND_CREDENTIALS, {"email": email}).one_or_none()
     if row is None:
         return None
     return Account(*row[:8]), Credentials(user_id=row.id, password_hash=row.password_hash)
