@@ -1,12 +1,18 @@
 """Passwords: which may be chosen, and how they are kept."""
 
+import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.resources import files
+from threading import BoundedSemaphore
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from argon2.profiles import RFC_9106_LOW_MEMORY
+
+from heartguard.errors import Unavailable
 
 MINIMUM_LENGTH = 8
 MAXIMUM_LENGTH = 128
@@ -22,6 +28,11 @@ _hasher = PasswordHasher(
 
 _NOBODYS = _hasher.hash(secrets.token_urlsafe())
 """Compared with where there is no account, so that an unknown address costs what a known one does."""
+
+
+_cores = BoundedSemaphore(len(os.sched_getaffinity(0)))
+TURN_TIMEOUT = 10.0
+"""Seconds to wait for a core."""
 
 
 @cache
@@ -42,17 +53,33 @@ def problem(password: str) -> str | None:
 
 def hashed(password: str) -> str:
     """The password's Argon2id hash, with its salt and parameters."""
-    return _hasher.hash(password)
+    with _turn():
+        return _hasher.hash(password)
 
 
 def matches(stored: str | None, password: str) -> bool:
     """Whether ``stored`` is the hash of ``password``. Without a stored hash it takes as long, and does not."""
-    try:
-        return _hasher.verify(stored or _NOBODYS, password) and stored is not None
-    except (VerificationError, InvalidHashError):
-        return False
+    with _turn():
+        try:
+            return _hasher.verify(stored or _NOBODYS, password) and stored is not None
+        except (VerificationError, InvalidHashError):
+            return False
 
 
 def outdated(stored: str) -> bool:
     """Whether the hash was made with other parameters than today's."""
     return _hasher.check_needs_rehash(stored)
+
+
+@contextmanager
+def _turn() -> Iterator[None]:
+    """No more hashes at once than cores: they would push each other's memory out of the cache, a sixth of their time.
+
+    Raises :class:`Unavailable` where no core comes free in time.
+    """
+    if not _cores.acquire(timeout=TURN_TIMEOUT):
+        raise Unavailable
+    try:
+        yield
+    finally:
+        _cores.release()
