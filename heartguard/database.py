@@ -69,8 +69,9 @@ class Patient(psycopg.Connection[Any]):
         return time.monotonic() - self._answered < TRUSTED_FOR and not came.poll(0)
 
     @contextmanager
-    def at_work(self) -> Iterator[None]:
-        self.patience = ANSWER_TIMEOUT
+    def at_work(self, patience: float | None = None) -> Iterator[None]:
+        """Wait longer, :data:`ANSWER_TIMEOUT` by default."""
+        self.patience = ANSWER_TIMEOUT if patience is None else patience
         try:
             yield
         finally:
@@ -128,7 +129,7 @@ class Database:
     @contextmanager
     def _connection(self, engine: Engine) -> Iterator[Connection]:
         try:
-            with self._seconds.time(), engine.connect() as connection, _driver(connection).at_work():
+            with self._seconds.time(), engine.connect() as connection, patient(connection).at_work():
                 yield connection
         except PoolTimeoutError as error:
             raise Unavailable from error
@@ -165,7 +166,13 @@ def _connect(_dialect: object, _record: object, words: tuple[Any, ...], options:
     return connection
 
 
-def _driver(connection: Connection) -> Patient:
+def make_patient(engine: Engine) -> None:
+    """Let an engine that is no service's have :class:`Patient` connections too."""
+    event.listen(engine, "do_connect", lambda _dialect, _record, words, options: Patient.connect(*words, **options))
+
+
+def patient(connection: Connection) -> Patient:
+    """The driver's connection of an engine made patient."""
     driver = connection.connection.driver_connection
     assert isinstance(driver, Patient)
     return driver

@@ -1,10 +1,11 @@
 """The pool of connections: what it trusts, what it replaces; and single statements."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 import psycopg
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
 from heartguard import database as kit
@@ -66,12 +67,15 @@ def test_a_connection_that_the_server_closed_is_replaced_unnoticed(
 
 
 def test_a_statement_is_committed_by_itself_and_a_transaction_as_a_whole(database: Database) -> None:
-    insert = text("INSERT INTO kept VALUES (:value)")
+    def insert_twice(unit: Callable[[], AbstractContextManager[Connection]]) -> None:
+        with unit() as connection:
+            for _ in range(2):
+                connection.execute(text("INSERT INTO kept VALUES (1)"))
+
     with database.autocommit() as connection:
         connection.execute(text("CREATE TEMPORARY TABLE kept (value integer PRIMARY KEY)"))
     for unit, kept in ((database.transaction, []), (database.autocommit, [1])):
-        with pytest.raises(IntegrityError), unit() as connection:
-            connection.execute(insert, {"value": 1})
-            connection.execute(insert, {"value": 1})
+        with pytest.raises(IntegrityError):
+            insert_twice(unit)
         with database.autocommit() as connection:
             assert connection.execute(text("SELECT value FROM kept")).scalars().all() == kept
