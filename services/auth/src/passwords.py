@@ -2,17 +2,19 @@
 
 import os
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib.resources import files
-from threading import BoundedSemaphore
+from typing import TypeVar
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from argon2.profiles import RFC_9106_LOW_MEMORY
 
 from heartguard.errors import Unavailable
+
+T = TypeVar("T")
 
 MINIMUM_LENGTH = 8
 MAXIMUM_LENGTH = 128
@@ -30,9 +32,11 @@ _NOBODYS = _hasher.hash(secrets.token_urlsafe())
 """Compared with where there is no account, so that an unknown address costs what a known one does."""
 
 
-_cores = BoundedSemaphore(len(os.sched_getaffinity(0)))
+_cores = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="hash")
+"""No more hashes at once than cores, and each core's in the same memory: several would push each other's 19 MiB out of
+the processor's cache, which costs a sixth of their time."""
 TURN_TIMEOUT = 10.0
-"""Seconds to wait for a core."""
+"""Seconds to wait for a hash, the turn included."""
 
 
 @cache
@@ -53,17 +57,15 @@ def problem(password: str) -> str | None:
 
 def hashed(password: str) -> str:
     """The password's Argon2id hash, with its salt and parameters."""
-    with _turn():
-        return _hasher.hash(password)
+    return _in_turn(_hasher.hash, password)
 
 
 def matches(stored: str | None, password: str) -> bool:
     """Whether ``stored`` is the hash of ``password``. Without a stored hash it takes as long, and does not."""
-    with _turn():
-        try:
-            return _hasher.verify(stored or _NOBODYS, password) and stored is not None
-        except (VerificationError, InvalidHashError):
-            return False
+    try:
+        return _in_turn(_hasher.verify, stored or _NOBODYS, password) and stored is not None
+    except (VerificationError, InvalidHashError):
+        return False
 
 
 def outdated(stored: str) -> bool:
@@ -71,15 +73,11 @@ def outdated(stored: str) -> bool:
     return _hasher.check_needs_rehash(stored)
 
 
-@contextmanager
-def _turn() -> Iterator[None]:
-    """No more hashes at once than cores: they would push each other's memory out of the cache, a sixth of their time.
-
-    Raises :class:`Unavailable` where no core comes free in time.
-    """
-    if not _cores.acquire(timeout=TURN_TIMEOUT):
-        raise Unavailable
+def _in_turn(work: Callable[..., T], *texts: str) -> T:
+    """What ``work`` gives. Raises :class:`Unavailable` where no core comes free in time."""
+    turn = _cores.submit(work, *texts)
     try:
-        yield
-    finally:
-        _cores.release()
+        return turn.result(TURN_TIMEOUT)
+    except TimeoutError:
+        turn.cancel()
+        raise Unavailable from None
