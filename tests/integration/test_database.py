@@ -10,11 +10,12 @@ from sqlalchemy.exc import IntegrityError
 
 from heartguard import database as kit
 from heartguard.database import Database
+from heartguard.local.postgres import Postgres
 
 
 @pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    made = Database(database_url, service="tests", pool_size=1)
+def database(url_for: Callable[[str], str]) -> Iterator[Database]:
+    made = Database(url_for("timeseries"), service="tests", pool_size=1)
     yield made
     made.close()
 
@@ -55,10 +56,10 @@ def test_what_was_idle_is_pinged(database: Database, pings: list[object], monkey
 
 @pytest.mark.parametrize("trusted_for", [0.0, 60.0])
 def test_a_connection_that_the_server_closed_is_replaced_unnoticed(
-    database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch, trusted_for: float
+    database: Database, postgres_store: Postgres, monkeypatch: pytest.MonkeyPatch, trusted_for: float
 ) -> None:
     monkeypatch.setattr(kit, "TRUSTED_FOR", trusted_for)
-    with psycopg.connect(database_url, autocommit=True) as admin:
+    with psycopg.connect(postgres_store.superuser_url, autocommit=True) as admin:
         for _ in range(3):
             pid = backend(database)
             assert admin.execute("SELECT pg_terminate_backend(%s, 10000)", [pid]).fetchone() == (True,)
