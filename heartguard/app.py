@@ -56,6 +56,7 @@ def create_service_app(
     provided: dict[type, Any] = {type(resource): resource for resource in [*resources, probe]}
     bind(app, endpoints, tokens, provided)
     identify_requests(app, service.name)
+    refuse_chunks(app)
     handle_errors(app, service.prefix)
     return app
 
@@ -95,6 +96,15 @@ def identify_requests(app: Flask, service: str) -> None:
             **known,
         )
         return response
+
+
+def refuse_chunks(app: Flask) -> None:
+    """Answer 411 where the body comes in chunks: one that was cut short would look complete."""
+
+    @app.before_request
+    def refuse() -> None:
+        if "Transfer-Encoding" in request.headers:
+            raise ServiceError(411)
 
 
 def handle_errors(app: Flask, prefix: str) -> None:

@@ -4,6 +4,7 @@ The server's own limits end a slow statement. A server that is stopped, or a mac
 off, says nothing at all: so every wait has a limit on this side too, see :class:`Patient`.
 """
 
+import select
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import psycopg
 from psycopg.abc import PQGen
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from . import metrics
@@ -28,6 +29,8 @@ PING_TIMEOUT = 3.0
 """Seconds for an answer outside a unit of work, above all to whether a pooled connection still works."""
 ANSWER_TIMEOUT = 17.0
 """Seconds for an answer inside one: more than a statement may take, less than the gateway waits (20 s)."""
+TRUSTED_FOR = 1.0
+"""Seconds that a pooled connection needs no ping after an answer. On a busy one that is a round trip less."""
 
 
 class Patient(psycopg.Connection[Any]):
@@ -37,6 +40,7 @@ class Patient(psycopg.Connection[Any]):
     """
 
     patience = PING_TIMEOUT
+    _answered = 0.0
 
     def wait(self, gen: PQGen[Any], *args: Any, **options: Any) -> Any:
         return super().wait(self._limited(gen), *args, **options)
@@ -48,16 +52,26 @@ class Patient(psycopg.Connection[Any]):
             awaited = next(gen)
             while True:
                 came = yield awaited
-                if not came and time.monotonic() > end:
+                now = time.monotonic()
+                if came:
+                    self._answered = now
+                elif now > end:
                     self.close()
                     raise psycopg.OperationalError("PostgreSQL did not answer in time")
                 awaited = gen.send(came)
         except StopIteration as ended:
             return ended.value
 
+    def seems_alive(self) -> bool:
+        """Whether it answered just now and the server has said nothing since, such as that it closes."""
+        came = select.poll()
+        came.register(self.pgconn.socket, select.POLLIN)
+        return time.monotonic() - self._answered < TRUSTED_FOR and not came.poll(0)
+
     @contextmanager
-    def at_work(self) -> Iterator[None]:
-        self.patience = ANSWER_TIMEOUT
+    def at_work(self, patience: float | None = None) -> Iterator[None]:
+        """Wait longer, :data:`ANSWER_TIMEOUT` by default."""
+        self.patience = ANSWER_TIMEOUT if patience is None else patience
         try:
             yield
         finally:
@@ -81,7 +95,6 @@ class Database:
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=POOL_TIMEOUT,
-            pool_pre_ping=True,
             hide_parameters=True,  # an error that is logged must not show e-mail addresses or hashes
             connect_args={
                 "connect_timeout": CONNECT_TIMEOUT,
@@ -90,6 +103,8 @@ class Database:
             },
         )
         event.listen(self.engine, "do_connect", _connect)
+        event.listen(self.engine, "checkout", self._prove)
+        self._each = self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @contextmanager
     def transaction(self, org_id: int | None = None) -> Iterator[Connection]:
@@ -98,12 +113,23 @@ class Database:
         With ``org_id`` the rows of that organization are what row-level security lets through.
         PostgreSQL being away, restarting, locked for too long or without an answer is :class:`Unavailable`.
         """
+        with self._connection(self.engine) as connection, connection.begin():
+            if org_id is not None:
+                connection.execute(
+                    text("SELECT set_config('heartguard.org_id', :org_id, true)"), {"org_id": str(org_id)}
+                )
+            yield connection
+
+    @contextmanager
+    def autocommit(self) -> Iterator[Connection]:
+        """Every statement is a unit of work by itself, and one round trip instead of three. Fails as the other does."""
+        with self._connection(self._each) as connection:
+            yield connection
+
+    @contextmanager
+    def _connection(self, engine: Engine) -> Iterator[Connection]:
         try:
-            with self._seconds.time(), self.engine.connect() as connection, _work(connection):
-                if org_id is not None:
-                    connection.execute(
-                        text("SELECT set_config('heartguard.org_id', :org_id, true)"), {"org_id": str(org_id)}
-                    )
+            with self._seconds.time(), engine.connect() as connection, patient(connection).at_work():
                 yield connection
         except PoolTimeoutError as error:
             raise Unavailable from error
@@ -111,6 +137,14 @@ class Database:
             if is_unavailable(error):
                 raise Unavailable from error
             raise
+
+    def _prove(self, driver: Patient, _record: object, _proxy: object) -> None:
+        """Ping a connection that comes from the pool, unless there is little doubt. A dead one is replaced."""
+        if not driver.seems_alive():
+            try:
+                self.engine.dialect.do_ping(driver)  # type: ignore[arg-type]
+            except psycopg.Error as error:
+                raise InvalidatePoolError from error
 
     def check(self) -> None:
         """Ask the database something; raises where it does not answer."""
@@ -132,12 +166,16 @@ def _connect(_dialect: object, _record: object, words: tuple[Any, ...], options:
     return connection
 
 
-@contextmanager
-def _work(connection: Connection) -> Iterator[None]:
+def make_patient(engine: Engine) -> None:
+    """Let an engine that is no service's have :class:`Patient` connections too."""
+    event.listen(engine, "do_connect", lambda _dialect, _record, words, options: Patient.connect(*words, **options))
+
+
+def patient(connection: Connection) -> Patient:
+    """The driver's connection of an engine made patient."""
     driver = connection.connection.driver_connection
     assert isinstance(driver, Patient)
-    with driver.at_work(), connection.begin():
-        yield
+    return driver
 
 
 # SQLSTATE classes that mean "not now" rather than "wrong": connection, resources, operator, deadlock, lock, cancel.

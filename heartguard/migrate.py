@@ -16,6 +16,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError, ProgrammingError
 from sqlalchemy.pool import NullPool
 
+from .database import make_patient, patient
 from .roles import SCHEMA, RolePasswords, let_in
 from .settings import ROOT, DatabaseSettings, SettingsError, load
 
@@ -24,6 +25,8 @@ WAIT_MS = 120_000
 LOCK_TIMEOUT_MS = 10_000
 STATEMENT_TIMEOUT_MS = 60_000
 HINT = "\nIts owner must be allowed to make roles, or they must be there: see 'Database roles' in docs/operations.md."
+ANSWER_TIMEOUT = WAIT_MS / 1000 + 5
+"""Seconds for any answer: more than the server lets a statement take, so that only one that hangs is given up."""
 
 
 class MigrationError(Exception):
@@ -40,8 +43,8 @@ def migrate(
     """Apply all migrations up to ``revision``, and let services sign in with their ``passwords``.
 
     Any number of callers may do so at once. Each waits up to :data:`WAIT_MS` milliseconds for its turn; inside,
-    a statement that waits for a lock or runs for too long fails, and the schema stays as it was.
-    Raises :class:`MigrationError`.
+    a statement that waits for a lock or runs for too long fails, and the schema stays as it was; a database that
+    does not answer at all is given up soon after. Raises :class:`MigrationError`.
     """
     try:
         _migrate(database_url, revision, folder, passwords or {})
@@ -56,7 +59,8 @@ def migrate(
 def _migrate(database_url: str, revision: str, folder: Path, passwords: Mapping[str, str]) -> None:
     url = make_url(database_url).set(drivername="postgresql+psycopg")
     engine = create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": 5, "options": "-c timezone=UTC"})
-    with engine.connect() as connection:
+    make_patient(engine)
+    with engine.connect() as connection, patient(connection).at_work(ANSWER_TIMEOUT):
         _set_limits(connection, lock=WAIT_MS, statement=WAIT_MS)
         connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": LOCK_KEY})
         _set_limits(connection, lock=LOCK_TIMEOUT_MS, statement=STATEMENT_TIMEOUT_MS)

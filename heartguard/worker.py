@@ -4,9 +4,11 @@ import ctypes
 import gc
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import Any
+
+from flask import Flask
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -24,8 +26,23 @@ def load(parent: int, target: str) -> Callable[..., Any]:
         raise SystemExit(1)
     module, _, factory = target.partition(":")
     application: Callable[..., Any] = getattr(import_module(module), factory)()
+    if isinstance(application, Flask):
+        application.wsgi_app = _without_settings(application.wsgi_app)  # type: ignore[method-assign]
     _spare_the_collector()
     return application
+
+
+def _without_settings(application: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
+    """``application``, shown only what belongs to the request: the web server adds the process's environment to it,
+    secrets and all, which whatever shows an ``environ`` would tell."""
+    inherited = tuple(os.environ)
+
+    def bare(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        for name in inherited:
+            environ.pop(name, None)
+        return application(environ, start_response)
+
+    return bare
 
 
 def _spare_the_collector() -> None:

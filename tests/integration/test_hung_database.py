@@ -13,12 +13,15 @@ import pytest
 from sqlalchemy import QueuePool, text
 
 from heartguard import database as kit
+from heartguard import migrate as migrations
 from heartguard.database import Database
 from heartguard.errors import Unavailable
 from heartguard.local.files import private_folder
 from heartguard.local.postgres import Postgres
 from heartguard.local.server import Running
-from heartguard.migrate import migrate
+from heartguard.migrate import MigrationError, migrate
+
+upgrade = migrations.command.upgrade
 
 SOON = 2.0
 """Seconds beyond a limit that a busy machine may take."""
@@ -82,6 +85,7 @@ def test_the_limits_are_in_order() -> None:
     assert kit.STATEMENT_TIMEOUT_MS / 1000 < kit.ANSWER_TIMEOUT < 20
     assert kit.POOL_TIMEOUT + kit.PING_TIMEOUT + kit.CONNECT_TIMEOUT < 10
     assert kit.Patient.patience == kit.PING_TIMEOUT
+    assert max(migrations.WAIT_MS, migrations.STATEMENT_TIMEOUT_MS) / 1000 < migrations.ANSWER_TIMEOUT
 
 
 def test_a_stopped_server_is_unavailable_soon_and_the_pool_recovers(server: Running, database: Database) -> None:
@@ -129,6 +133,22 @@ def test_a_server_stopped_while_it_takes_a_copy_is_given_up(server: Running, dat
 
     assert seconds(work) < 2 + SOON
     database.check()
+
+
+def test_a_migration_gives_a_hung_database_up(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    migrate(server.store.url)
+    monkeypatch.setattr(migrations, "ANSWER_TIMEOUT", 1.0)
+    monkeypatch.setattr(kit.Patient, "patience", 1.0)
+
+    def hang(*_: object) -> None:
+        halt.enter_context(stopped(server))
+
+    with ExitStack() as halt:
+        monkeypatch.setattr(migrations.command, "upgrade", lambda *given: (hang(), upgrade(*given)))
+        with pytest.raises(MigrationError, match="did not answer in time"):
+            migrate(server.store.url)
+    monkeypatch.undo()
+    migrate(server.store.url)
 
 
 def test_slow_is_not_hung(database: Database) -> None:

@@ -35,9 +35,12 @@ def environ(url_for: Callable[[str], str], valkey_url: str) -> dict[str, str]:
     }
 
 
+SERVE = ("-m", "heartguard.serve")
+
+
 @contextmanager
-def served(environ: dict[str, str], port: int) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "heartguard.serve", "auth", "--port", str(port)]
+def served(environ: dict[str, str], port: int, program: tuple[str, str] = SERVE) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, *program, "auth", "--port", str(port)]
     process = subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL)
     try:
         wait_until(lambda: is_ready(AUTH, port), "auth was not ready")
@@ -70,6 +73,56 @@ def test_it_ends_when_told_to(environ: dict[str, str], free_port: Callable[[], i
         assert len(workers(process)) == 2
         process.terminate()
         assert process.wait(20) == 0
+
+
+SERVE_AND_TELL = """
+import os
+from pathlib import Path
+from services.auth.src import app as auth
+from heartguard.serve import main
+
+create_app = auth.create_app
+
+def create_telling_app():
+    app = create_app()
+    answer = app.wsgi_app
+    def tell(environ, start_response):
+        Path(os.environ["TOLD"]).write_text(repr(environ))
+        return answer(environ, start_response)
+    app.wsgi_app = tell
+    return app
+
+auth.create_app = create_telling_app
+main()
+"""
+
+
+def test_a_request_is_not_accompanied_by_the_settings(
+    environ: dict[str, str], free_port: Callable[[], int], tmp_path: Path
+) -> None:
+    settings = {**environ, "TOLD": str(tmp_path / "told"), "INFLUX_TOKEN": "a token of another service"}
+    with served(settings, free_port(), ("-c", SERVE_AND_TELL)):
+        told = (tmp_path / "told").read_text()
+    assert "'PATH_INFO': '/auth/ready'" in told
+    for name in ("DATABASE_URL", "REDIS_URL", "JWT_SECRET", "BOOTSTRAP_ADMIN_PASSWORD", "INFLUX_TOKEN"):
+        assert name not in told
+        assert settings[name] not in told
+
+
+@pytest.mark.parametrize(("accept", "shape"), [("json", b'{"error":{"code":"AUTH_411",'), ("xml", b"<code>AUTH_411<")])
+def test_a_body_in_chunks_is_refused(
+    environ: dict[str, str], free_port: Callable[[], int], accept: str, shape: bytes
+) -> None:
+    port = free_port()
+    request = (
+        "POST /auth/login HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
+        f"Accept: application/{accept}\r\nConnection: close\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n"
+    )
+    with served(environ, port), socket.create_connection(("127.0.0.1", port), 10) as connection:
+        connection.sendall(request.encode())
+        answer = b"".join(iter(lambda: connection.recv(65_536), b""))
+    assert answer.startswith(b"HTTP/1.1 411 ")
+    assert shape in answer
 
 
 def run_main(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], *arguments: str) -> str:

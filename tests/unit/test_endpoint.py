@@ -170,6 +170,13 @@ def test_a_body_that_was_cut_short(client: FlaskClient) -> None:
     assert (answer.status_code, code(answer)) == (400, "TS_400")
 
 
+@pytest.mark.parametrize("method", ["POST", "GET"])
+@pytest.mark.parametrize("coding", ["chunked", "identity"])
+def test_a_body_without_a_length(client: FlaskClient, method: str, coding: str) -> None:
+    answer = client.open("/timeseries/echo", method=method, data=b"x", headers={"Transfer-Encoding": coding})
+    assert (answer.status_code, code(answer)) == (411, "TS_411")
+
+
 def test_gzip_is_unpacked(client: FlaskClient) -> None:
     headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
     answer = client.post("/timeseries/echo", data=gzip.compress(b'{"token":"a"}'), headers=headers)

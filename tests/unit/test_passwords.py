@@ -1,8 +1,13 @@
 """Which passwords may be chosen, and how they are kept."""
 
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from argon2 import PasswordHasher
 
+from heartguard.errors import Unavailable
 from heartguard.settings import SettingsError, load
 from services.auth.src import passwords
 from services.auth.src.settings import Settings
@@ -71,3 +76,38 @@ def test_a_wrong_setting_is_named_and_not_shown(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=name) as caught:
         load(Settings, {**ENVIRONMENT, name: value})
     assert not value or value not in str(caught.value)
+
+
+def test_no_more_hashes_at_once_than_there_are_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert passwords._cores._max_workers == len(os.sched_getaffinity(0))
+    at_work: list[int] = []
+    seen: list[int] = []
+    verify = PasswordHasher.verify
+
+    def watched(self: PasswordHasher, stored: str, password: str) -> bool:
+        at_work.append(1)
+        seen.append(len(at_work))
+        try:
+            return verify(self, stored, password)
+        finally:
+            at_work.pop()
+
+    monkeypatch.setattr(PasswordHasher, "verify", watched)
+    stored = passwords.hashed(GOOD)
+    with ThreadPoolExecutor(8) as threads:
+        right = list(threads.map(lambda given: passwords.matches(stored, given), [GOOD, "wrong"] * 8))
+    assert right == [True, False] * 8
+    assert max(seen) <= len(os.sched_getaffinity(0))
+
+
+def test_a_hash_that_gets_no_core_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    let_go = threading.Event()
+    with ThreadPoolExecutor(1) as cores:
+        monkeypatch.setattr(passwords, "_cores", cores)
+        monkeypatch.setattr(passwords, "TURN_TIMEOUT", 0.01)
+        cores.submit(let_go.wait, 10)
+        with pytest.raises(Unavailable):
+            passwords.matches(None, GOOD)
+        let_go.set()
+        monkeypatch.undo()
+    assert passwords.matches(passwords.hashed(GOOD), GOOD)

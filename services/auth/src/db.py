@@ -15,6 +15,9 @@ from heartguard.tokens import Claims
 DEFAULT_ORG_ID = 1
 BOOTSTRAP_LOCK = 0x41757468  # "Auth": any number that nobody else takes
 
+SESSIONS_PER_USER = 200
+"""How many can live. Signing in ends the rest; those who do so at the same moment can leave a few more."""
+
 
 @dataclass(frozen=True)
 class Account:
@@ -161,14 +164,14 @@ def find_caller(tx: Connection, claims: Claims) -> Account | None:
     return Account(*row) if row else None
 
 
+_FIND_CREDENTIALS = text(
+    "SELECT id, org_id, email, role, first_name, last_name, created_at, last_login_at, password_hash"
+    " FROM heartguard_core.users WHERE email = :email AND deleted_at IS NULL"
+)
+
+
 def find_credentials(tx: Connection, email: str) -> tuple[Account, Credentials] | None:
-    row = tx.execute(
-        text(
-            "SELECT id, org_id, email, role, first_name, last_name, created_at, last_login_at, password_hash"
-            " FROM heartguard_core.users WHERE email = :email AND deleted_at IS NULL"
-        ),
-        {"email": email},
-    ).one_or_none()
+    row = tx.execute(_FIND_CREDENTIALS, {"email": email}).one_or_none()
     if row is None:
         return None
     return Account(*row[:8]), Credentials(user_id=row.id, password_hash=row.password_hash)
@@ -213,6 +216,16 @@ WITH account AS (
     INSERT INTO heartguard_core.sessions (id, user_id, ip, user_agent, access_expires_at)
     SELECT CAST(:sid AS uuid), id, CAST(:ip AS inet), :user_agent, to_timestamp(:access_expires) FROM account
     RETURNING id
+), surplus AS (
+    UPDATE heartguard_core.sessions SET ended_at = now()
+    WHERE id IN (
+        SELECT s.id FROM heartguard_core.sessions s JOIN account ON s.user_id = account.id WHERE s.ended_at IS NULL
+        ORDER BY s.last_used_at DESC, s.id OFFSET :others LIMIT 100
+    )
+    RETURNING id, access_expires_at
+), revoked AS (
+    INSERT INTO heartguard_core.revoked_tokens (kind, id, expires_at)
+    SELECT 'sid', id, access_expires_at FROM surplus ON CONFLICT (kind, id) DO NOTHING
 )
 INSERT INTO heartguard_core.refresh_tokens (jti, session_id, token_hash, issued_at, expires_at, role, kid)
 SELECT CAST(:jti AS uuid), id, CAST(:token_hash AS bytea), to_timestamp(:iat), to_timestamp(:exp), :role, :kid
@@ -225,6 +238,7 @@ def begin_session(
 ) -> bool:
     """Note the sign-in, keep ``password_hash``, and store the session with its first refresh token.
 
+    What is more than :data:`SESSIONS_PER_USER` ends, the longest unused first; it counts as unpublished.
     False, and nothing is stored, where the account changed since it was verified.
     """
     claims = refresh.claims
@@ -232,7 +246,8 @@ def begin_session(
         _BEGIN_SESSION,
         {
             "user_id": verified.user_id, "verified": verified.password_hash, "password_hash": password_hash,
-            "sid": claims.sid, "ip": _address(client.ip), "access_expires": refresh.access_expires,
+            "sid": claims.sid, "others": SESSIONS_PER_USER - 1, "access_expires": refresh.access_expires,
+            "ip": _address(client.ip),
             "user_agent": "".join(character for character in client.user_agent if character.isprintable()),
             **_columns(refresh),
         },

@@ -19,9 +19,6 @@ from .pairs import Pair, Pairs, digest
 from .revocations import Revocations
 from .security import RefreshTokenReused
 
-LISTED = 200
-"""How many sessions of a user are shown, the newest."""
-
 
 @dataclass(frozen=True)
 class Refreshed:
@@ -104,7 +101,7 @@ class Sessions:
         with self._database.transaction() as tx:
             if not db.is_live(tx, caller):
                 raise Unauthorized
-            rows = db.living_sessions(tx, caller.user_id, LISTED)
+            rows = db.living_sessions(tx, caller.user_id, db.SESSIONS_PER_USER)
         return SessionList(
             sessions=[
                 Session(

@@ -62,8 +62,8 @@ class SignIn:
         return SignedIn(answer, pair.access_claims.sub, self._devices.cookie(client, email, device))
 
     def _verified(self, email: str, password: str) -> tuple[db.Account, db.Credentials]:
-        with self._database.transaction() as tx:
-            known = db.find_credentials(tx, email)
+        with self._database.autocommit() as connection:
+            known = db.find_credentials(connection, email)
         if not passwords.matches(known[1].password_hash if known else None, password) or known is None:
             audit.emit("LOGIN_FAILED", str(known[1].user_id) if known else "unknown", "failure")
             raise InvalidCredentials
@@ -73,8 +73,8 @@ class SignIn:
         stored = verified.password_hash
         kept = passwords.hashed(password) if passwords.outdated(stored) else stored
         pair = self._pairs.new(account, str(uuid.uuid4()))
-        with self._database.transaction() as tx:
-            if not db.begin_session(tx, verified, kept, client, pair.stored()):
+        with self._database.autocommit() as connection:
+            if not db.begin_session(connection, verified, kept, client, pair.stored()):
                 raise InvalidCredentials
         return pair
 

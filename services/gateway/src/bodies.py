@@ -117,4 +117,4 @@ def expected_length(environ: WSGIEnvironment, limit: int) -> int:
         raise Malformed("Content-Length and Transfer-Encoding exclude each other")
     if encoding.strip().lower() != "chunked":
         raise Malformed("Transfer-Encoding can only be chunked")
-    raise ServiceError(411, "Send the body with a Content-Length, not in chunks")
+    raise ServiceError(411)

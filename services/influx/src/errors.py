@@ -14,6 +14,11 @@ class BucketExists(ServiceError):
         super().__init__(409, "The bucket exists", code=BUCKET_EXISTS)
 
 
+class TooManyBuckets(ServiceError):
+    def __init__(self, most: int) -> None:
+        super().__init__(409, f"The organization has {most} buckets, which is the most; drop one first")
+
+
 class WrongFieldType(Invalid):
     """Every point that gives a field another type than the stored one."""
 

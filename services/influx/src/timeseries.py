@@ -20,7 +20,7 @@ from heartguard.tokens import Claims
 
 from . import tenancy
 from .check import Check
-from .errors import BucketExists, WrongFieldType
+from .errors import BucketExists, TooManyBuckets, WrongFieldType
 from .gathering import gather
 from .line_protocol import Entry, LineBatch
 from .points import Rules, shown
@@ -29,6 +29,8 @@ from .times import MAX_TIME, MIN_TIME, format_time, parse_duration, parse_moment
 
 MIN_RETENTION = 3600
 MAX_WINDOW = 2**63 - 1
+MAX_BUCKETS = 200
+"""Of an organization. They are listed all at once; those made at the same moment can be a few more."""
 """Nanoseconds. A longer window makes no difference: this one spans all times since the epoch."""
 
 T = TypeVar("T")
@@ -46,6 +48,8 @@ class TimeSeries:
         if 0 < request.retention_seconds < MIN_RETENTION:
             message = f"is 0 (for ever) or at least {MIN_RETENTION}"
             raise Invalid([Detail(path="/retention_seconds", message=message)])
+        if len({bucket.name for bucket in self._store.buckets(caller.org_id)} - {name}) >= MAX_BUCKETS:
+            raise TooManyBuckets(MAX_BUCKETS)
         made = self._store.create_bucket(
             caller.org_id,
             name,

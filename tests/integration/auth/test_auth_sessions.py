@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 from argon2 import PasswordHasher
+from redis import Redis
 from sqlalchemy import text
 
 from heartguard.database import Database
 from heartguard.tokens import Tokens
+from heartguard.valkey import REVOKED_SESSION
 from services.auth.src import passwords
 
 EMAIL = "user@hg.io"
@@ -80,6 +82,28 @@ def test_an_account_deleted_while_it_signs_in_does_not(
     monkeypatch.setattr(passwords, "outdated", delete_meanwhile)
     assert json_api.login(EMAIL).code == "AUTH_001"
     assert query(database, "SELECT count(*) FROM heartguard_core.sessions") == [(0,)]
+
+
+def test_a_sign_in_beyond_the_two_hundredth_session_ends_the_longest_unused(
+    json_api: Any, user: int, database: Database, valkey: Redis, eventually: Any
+) -> None:
+    first = json_api.signed_in(EMAIL)["access_token"]
+    execute(
+        database,
+        "INSERT INTO heartguard_core.sessions (id, user_id, user_agent, last_used_at, access_expires_at)"
+        f" SELECT gen_random_uuid(), {user}, 'n' || n, now() - n * interval '1 minute', now() + interval '1 hour'"
+        " FROM generate_series(1, 250) n",
+    )
+    json_api.login(EMAIL, "not the password")
+    assert query(database, "SELECT count(*) FROM heartguard_core.sessions WHERE ended_at IS NOT NULL") == [(0,)]
+    newest = json_api.signed_in(EMAIL)["access_token"]
+    sessions = json_api.get("/auth/sessions", newest).body["sessions"]
+    assert len(sessions) == 200
+    assert {session["user_agent"] for session in sessions} == {"a device", *(f"n{n}" for n in range(1, 199))}
+    assert json_api.get("/auth/profile", first).status == 200
+    ended = query(database, "SELECT id FROM heartguard_core.sessions WHERE ended_at IS NOT NULL")
+    assert len(ended) == 52
+    eventually(lambda: len(valkey.keys(REVOKED_SESSION + "*")) == 52)
 
 
 def test_refreshing_gives_a_new_pair_of_the_same_session(api: Any, user: int, tokens: Tokens) -> None:

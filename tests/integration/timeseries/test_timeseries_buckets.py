@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from flask import Flask
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
@@ -69,6 +70,20 @@ def test_retention(admin: Caller, retention: int, status: int) -> None:
     assert answer.status_code == status
     if status == 422:
         assert list(details(answer)) == ["/retention_seconds"]
+
+
+def test_an_organization_has_so_many_buckets_and_no_more(
+    admin: Caller, app: Flask, org: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.influx.src.timeseries.MAX_BUCKETS", 3)
+    wanted = [f"org_{org}", *(f"org_{org}_{n}" for n in range(3))]
+    assert [admin.create(name).status_code for name in wanted] == [201, 201, 201, 409]
+    assert code(admin.create(wanted[3])) == "TS_409"
+    assert code(admin.create(wanted[2])) == "TS_001"
+    other = Caller(app, org + 1_000_000)
+    assert other.create(f"org_{other.org_id}_0").status_code == 201
+    assert admin.send("DELETE", f"/timeseries/buckets/{wanted[1]}").status_code == 204
+    assert admin.create(wanted[3]).status_code == 201
 
 
 @pytest.mark.parametrize("role", ["user", "manager"])
