@@ -1,6 +1,6 @@
 """The time-series service with a store that keeps nothing: what reading and checking alone cost.
 
-python benchmarks/door.py --port 5999
+python -m benchmarks.door --port 5999
 """
 
 import argparse
@@ -8,7 +8,6 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from flask import Flask
@@ -78,9 +77,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("--port", type=int, required=True)
     port = parser.parse_args().port
-    os.chdir(Path(__file__).parent)
     Granian(
-        "door:create_app", address="127.0.0.1", port=port, interface=Interfaces.WSGI, http=HTTPModes.http1,
+        "benchmarks.door:create_app", address="127.0.0.1", port=port, interface=Interfaces.WSGI, http=HTTPModes.http1,
         websockets=False, workers=1, blocking_threads=4, log_level=LogLevels.warning,
     ).serve(target_loader=partial(load_in_worker, os.getpid()))  # fmt: skip
 

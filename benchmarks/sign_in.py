@@ -1,144 +1,194 @@
-"""Whether the time of a refused sign-in tells that the address is known: 1,000 tries each, in turns, over HTTP.
+"""Signing in: how many a second beside what the passwords alone cost, and whether its time tells known addresses.
 
-    python benchmarks/sign_in.py [--tries 1000] [--json result.json]
-
-Starts PostgreSQL, Valkey and the auth service in a temporary folder. Each known account is tried ten times, which is
-what the lock-out lets through, and so is each unknown address.
+The auth service has one core and one process, as the bare hashing has in its turns; PostgreSQL, Valkey and the clients
+share the other core.
 """
 
-import argparse
 import json
-import os
 import random
 import secrets
-import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-import urllib3
+from heartguard.settings import ROOT
 
-from heartguard.listening import port_is_free
-from heartguard.local.files import private_folder
-from heartguard.local.postgres import Postgres
-from heartguard.local.server import Running
-from heartguard.local.valkey import Valkey
-from heartguard.migrate import migrate
+from .context import Broken, Context
+from .results import Row, Target
+from .rig import (
+    OTHER_CORE,
+    SERVICE_CORE,
+    UNLIMITED,
+    Client,
+    children,
+    folder,
+    free_port,
+    on_core,
+    postgres,
+    service,
+    together,
+    two_cores,
+    valkey,
+)
 
+CLIENTS = 8
 TRIES_EACH = 10
+"""Wrong passwords that the lock-out lets through."""
 LIMIT_MS = 1.0
-PASSWORD = "a password that is never the right one"
+RIGHT, WRONG = secrets.token_urlsafe(), secrets.token_urlsafe()
+KINDS = ("known", "unknown")
+Times = dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class Auth:
+    """The running service: its port, and the process that serves."""
+
+    port: int
+    worker: int
+
+    def ask(self, client: Client, path: str, email: str, password: str, expected: int) -> None:
+        status, answer = client.post(f"/auth/{path}", json.dumps({"email": email, "password": password}).encode())
+        if status != expected:
+            raise Broken(f"{path} was answered {status}: {answer[:300]!r}")
+
+    def register(self, names: list[str]) -> None:
+        client = Client(self.port)
+        for name in names:
+            self.ask(client, "register", email(name), RIGHT, 201)
+        client.close()
+
+
+def email(name: str) -> str:
+    return f"{name}@hg.io"
 
 
 @contextmanager
-def auth_service() -> Iterator[tuple[str, int]]:
-    """Its address, and the id of the process that serves."""
-    folder = Path(tempfile.mkdtemp(prefix="hg-bench-")).resolve()
-    keys = private_folder(folder / "secrets")
-    postgres, valkey = Postgres(folder / "postgres", keys), Valkey(folder / "valkey", keys)
-    running = [Running(store) for store in (postgres, valkey)]
-    port = next(port for port in iter(lambda: random.randrange(20_000, 30_000), 0) if port_is_free("127.0.0.1", port))
-    try:
-        migrate(postgres.url, passwords={"auth": postgres.password("auth")})
-        environ = {
-            **os.environ,
-            "JWT_SECRET": secrets.token_urlsafe(48),
+def auth_service() -> Iterator[Auth]:
+    port = free_port()
+    with ExitStack() as stack:
+        where = stack.enter_context(folder())
+        database = stack.enter_context(postgres(where))
+        store = stack.enter_context(valkey(where))
+        variables = {
+            "DATABASE_URL": database.store.url_for("auth"),
+            "REDIS_URL": store.url,
+            "AUTH_RATE_LIMIT": UNLIMITED,
             "BOOTSTRAP_ADMIN_PASSWORD": secrets.token_urlsafe(),
-            "DATABASE_URL": postgres.url_for("auth"),
-            "REDIS_URL": valkey.url,
-            "AUTH_RATE_LIMIT": "1000000/s",
-            "LOG_LEVEL": "INFO",
         }
-        command = [sys.executable, "-m", "heartguard.serve", "auth", f"--port={port}"]
-        with subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL) as server:
-            try:
-                address = f"http://127.0.0.1:{port}"
-                wait_until_ready(address)
-                (worker,) = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()[:1]
-                yield address, int(worker)
-            finally:
-                server.terminate()
-                server.wait(20)
-    finally:
-        for one in running:
-            one.stop()
-        shutil.rmtree(folder)
+        running = stack.enter_context(service("auth", port, **variables))
+        yield Auth(port, children(running.pid)[0])
 
 
-def wait_until_ready(address: str) -> None:
-    end = time.monotonic() + 30
-    while time.monotonic() < end:
-        try:
-            if urllib3.request("GET", f"{address}/auth/ready", retries=False, timeout=2).status == 200:
-                return
-        except urllib3.exceptions.HTTPError:
-            pass
-        time.sleep(0.1)
-    raise SystemExit("the auth service did not become ready")
+def run(context: Context) -> list[Row]:
+    two_cores()
+    with auth_service() as auth, on_core(OTHER_CORE):
+        return [*throughput(auth, context), *timing(auth, context)]
+
+
+def throughput(auth: Auth, context: Context) -> list[Row]:
+    """Sign-ins per second and the bare cost, in turns."""
+    rounds, seconds = context.choose((5, 6), (2, 3))
+    names = [f"signs-in-{number}" for number in range(CLIENTS)]
+    auth.register(names)
+    sign_in(auth, names, 1)
+    ours, bare = [], []
+    for number in range(1, rounds + 1):
+        context.say(f"sign-in: round {number} of {rounds}")
+        ours.append(sign_in(auth, names, seconds))
+        bare.append(hashing(seconds))
+    (rate, cpu), (bare_rate, bare_cpu) = medians(ours), medians(bare)
+    return [
+        Row(
+            benchmark="sign-in", what="HeartGuard", unit="/s",
+            value=round(rate, 1),
+            details={"CPU ms": round(cpu, 2)},
+            note=f"{CLIENTS} clients, one process on one core",
+        ),
+        Row(
+            benchmark="sign-in", what="Argon2id alone", unit="/s",
+            value=round(bare_rate, 1), ours=False, ratio=round(rate / bare_rate, 3), target=Target("≥", 0.95),
+            details={"CPU ms": round(bare_cpu, 2), "ratio by CPU": round(bare_cpu / cpu, 3)},
+        ),
+    ]  # fmt: skip
+
+
+def medians(rounds: list[tuple[float, float]]) -> tuple[float, float]:
+    return statistics.median(rate for rate, _ in rounds), statistics.median(cpu for _, cpu in rounds)
+
+
+def sign_in(auth: Auth, names: list[str], seconds: float) -> tuple[float, float]:
+    """Sign-ins per second, and the service's CPU milliseconds for each; one client for each of the accounts."""
+    spent = cpu_ns(auth.worker)
+    done = [0] * len(names)
+    begun = time.monotonic()
+
+    def again_and_again(number: int) -> None:
+        client = Client(auth.port)
+        while time.monotonic() - begun < seconds:
+            auth.ask(client, "login", email(names[number]), RIGHT, 200)
+            done[number] += 1
+        client.close()
+
+    together([lambda number=number: again_and_again(number) for number in range(len(names))])  # type: ignore[misc]
+    return sum(done) / (time.monotonic() - begun), (cpu_ns(auth.worker) - spent) / sum(done) / 1e6
+
+
+def hashing(seconds: float) -> tuple[float, float]:
+    """Verifications per second, and the CPU milliseconds of each."""
+    command = [sys.executable, "-m", "benchmarks.argon2", str(seconds)]
+    with on_core(SERVICE_CORE):
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=seconds + 30)
+    rate, cpu = map(float, done.stdout.split())
+    return rate, cpu
+
+
+def timing(auth: Auth, context: Context) -> list[Row]:
+    """The difference that a known address makes to the time of a refusal."""
+    wall, cpu = refusals(auth, context, context.choose(1000, 100))
+    middle = {kind: statistics.median(wall[kind]) for kind in KINDS}
+    differences = [abs(statistics.median(of["known"]) - statistics.median(of["unknown"])) for of in (wall, cpu)]
+    return [
+        Row(
+            benchmark="sign-in", what="refusals, known against unknown address", unit="ms",
+            value=round(differences[0], 3), target=Target("≤", LIMIT_MS),
+            details={
+                **{f"{kind} ms": round(median, 2) for kind, median in middle.items()},
+                "difference in CPU time ms": round(differences[1], 3),
+                "tries of each": len(wall["known"]),
+            },
+        )
+    ]  # fmt: skip
+
+
+def refusals(auth: Auth, context: Context, tries: int) -> tuple[Times, Times]:
+    """Wall-clock and CPU milliseconds of refused sign-ins in random turns, by whether the address is known."""
+    accounts = -(-tries // TRIES_EACH)
+    context.say(f"sign-in: making {accounts} accounts")
+    auth.register([f"known-{number:04}" for number in range(accounts)])
+    wall: Times = {kind: [] for kind in KINDS}
+    cpu: Times = {kind: [] for kind in KINDS}
+    plan = [(kind, number) for kind in KINDS for number in range(accounts) for _ in range(TRIES_EACH)]
+    random.shuffle(plan)
+    client = Client(auth.port)
+    for number in range(20):  # warms up
+        auth.ask(client, "login", email(f"warm-{number:05}"), WRONG, 401)
+    for done, (kind, number) in enumerate(plan):
+        if done % 200 == 0:
+            context.say(f"sign-in: {done} of {len(plan)} refusals")
+        spent, begun = cpu_ns(auth.worker), time.perf_counter()
+        auth.ask(client, "login", email(f"{'known' if kind == 'known' else 'other'}-{number:04}"), WRONG, 401)
+        wall[kind].append((time.perf_counter() - begun) * 1000)
+        cpu[kind].append((cpu_ns(auth.worker) - spent) / 1e6)
+    client.close()
+    return wall, cpu
 
 
 def cpu_ns(pid: int) -> int:
     """Nanoseconds that all threads of the process have run."""
     return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat"))
-
-
-def measure(tries: int) -> dict[str, dict[str, list[float]]]:
-    """Wall-clock and CPU milliseconds of every refused sign-in, by whether the address is known."""
-    accounts = -(-tries // TRIES_EACH)
-    seen: dict[str, dict[str, list[float]]] = {kind: {"wall": [], "cpu": []} for kind in ("known", "unknown")}
-    with auth_service() as (address, worker):
-        pool = urllib3.PoolManager(timeout=20, retries=False)
-
-        def ask(path: str, email: str, password: str) -> int:
-            body = {"email": email, "password": password}
-            return int(pool.request("POST", f"{address}/auth/{path}", json=body).status)
-
-        for number in range(accounts):
-            if ask("register", f"known-{number:04}@hg.io", secrets.token_urlsafe()) != 201:
-                raise SystemExit("an account could not be made")
-        plan = [(kind, number) for kind in seen for number in range(accounts) for _ in range(TRIES_EACH)]
-        random.shuffle(plan)
-        for warm_up in range(20):
-            ask("login", f"warm-{warm_up:06}@hg.io", PASSWORD)
-        for done, (kind, number) in enumerate(plan):
-            email = f"known-{number:04}@hg.io" if kind == "known" else f"other-{number:04}@hg.io"
-            cpu, begun = cpu_ns(worker), time.perf_counter()
-            status = ask("login", email, PASSWORD)
-            wall = time.perf_counter() - begun
-            if status != 401:
-                raise SystemExit(f"a sign-in was answered {status}")
-            seen[kind]["wall"].append(wall * 1000)
-            seen[kind]["cpu"].append((cpu_ns(worker) - cpu) / 1e6)
-            if sys.stderr.isatty() and done % 50 == 0:
-                print(f"\r{done}/{len(plan)}", end="", file=sys.stderr)
-    return seen
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
-    parser.add_argument("--tries", type=int, default=1000, help="of each kind (default: %(default)s)")
-    parser.add_argument("--json", type=Path, help="also write the result to this file")
-    given = parser.parse_args()
-    seen = measure(given.tries)
-    medians = {kind: {of: statistics.median(times) for of, times in found.items()} for kind, found in seen.items()}
-    differences = {of: abs(medians["known"][of] - medians["unknown"][of]) for of in ("wall", "cpu")}
-    print(f"{'':<12}{'median ms':>10}{'p25':>8}{'p75':>8}{'CPU ms':>9}")
-    for kind, found in seen.items():
-        low, middle, high = statistics.quantiles(found["wall"], n=4)
-        print(f"{kind:<12}{middle:>10.2f}{low:>8.2f}{high:>8.2f}{medians[kind]['cpu']:>9.2f}")
-    print(
-        f"difference of the medians: {differences['wall']:.3f} ms, of CPU time {differences['cpu']:.3f} ms"
-        f" (limit {LIMIT_MS} ms)"
-    )
-    if given.json:
-        given.json.write_text(json.dumps({"tries": given.tries, "medians": medians, "differences": differences}) + "\n")
-    sys.exit(differences["wall"] > LIMIT_MS)
-
-
-if __name__ == "__main__":
-    main()

@@ -10,11 +10,17 @@ cd "$(dirname "$0")/.."
 compile() {
     local out=$1
     shift
-    uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-        --no-emit-find-links --no-annotate --custom-compile-command requirements/compile.sh \
-        --output-file "$out" pyproject.toml "$@"
+    lock "$out" pyproject.toml "$@"
     # The project itself is installed from the tree, never from a registry.
     sed -i '/^heartguard/d' "$out"
+}
+
+lock() {
+    local out=$1
+    shift
+    uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+        --no-emit-find-links --no-annotate --custom-compile-command requirements/compile.sh \
+        --output-file "$out" "$@"
 }
 
 compile requirements/dev.txt --extra dev "$@"
@@ -23,4 +29,8 @@ for service in auth gateway timeseries; do
     folder=$service
     [ "$service" = timeseries ] && folder=influx
     compile "services/$folder/requirements.txt" --extra "$service" --constraint requirements/dev.txt
+done
+# The gateways that the benchmarks compare with, each in an environment of its own.
+for peer in envoy flask; do
+    lock "benchmarks/peers/$peer.txt" "benchmarks/peers/$peer.in" "$@"
 done

@@ -15,6 +15,7 @@ COMMANDS = {
     "migrate": "stack:migrate",
     "keys": "keys:keys",
     "demo": "demo:demo",
+    "bench": "bench:bench",
     "publish": "publish:publish",
 }
 """Where each subcommand is: a module of this package, and in it the function, or the group of further ones."""

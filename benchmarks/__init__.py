@@ -1,0 +1,1 @@
+"""How fast HeartGuard is, beside others: ``heartguard bench``."""
