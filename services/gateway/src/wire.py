@@ -1,33 +1,25 @@
-"""HTTP/1.1 to a service over one plain socket, parsed by llhttp: the hot path's client.
+"""HTTP/1.1 to a service over one connection of the event loop, parsed by llhttp: the hot path's client."""
 
-The calling thread writes and reads by itself. A client library with threads of its own hands every
-request over twice, which alone costs more than all of this (see the benchmarks).
-"""
-
-import socket
+import asyncio
 import ssl
-import struct
-import time
-from contextlib import suppress
 from dataclasses import dataclass
+from typing import cast
 from urllib.parse import urlsplit
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from heartguard.sockets import Quick
-
-from .answers import Answer, Headers
+from .answers import Answer
 from .bodies import Body
+from .rsgi import Headers
 
 CONNECT_TIMEOUT = 1.0
-PIECE = 64 * 1024
 WHOLE = 64 * 1024
 """Answers up to this many bytes are passed on in one piece, with a length; longer ones as they come."""
 MOST_FRAMING = 64 * 1024
 """Bytes of a head, of trailers, or of chunk headers that bring no data."""
 IDLE = 5.0
 """Seconds that a connection may wait for its next request: less than the services' own patience (10 s)."""
-
+ANYTHING = 0
 
 _FRAMING = frozenset({"content-length", "transfer-encoding"})
 _NAMES_KEPT = 4096
@@ -70,48 +62,64 @@ class Where:
         return cls(parts.scheme, parts.hostname or "", port, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"))
 
 
-class Connection:
-    """One connection, for one request at a time. Not thread-safe.
+class Connection(asyncio.Protocol):
+    """One connection, for one request at a time.
 
-    Every single wait is limited by ``timeout`` seconds, and so is the time until an answer has begun.
+    Every single wait is limited by ``timeout`` seconds, and so is the time until an answer has begun. One timer
+    watches over both, and over the time that the connection is idle; it is set anew only when it has run out.
     """
 
-    def __init__(self, where: Where, timeout: float) -> None:
+    def __init__(self, timeout: float) -> None:
+        self._loop = asyncio.get_running_loop()
         self._timeout = timeout
-        self._socket = _open(where, timeout)
-        self._quick = None if isinstance(self._socket, ssl.SSLSocket) else Quick(self._socket)
         self._parser = HttpResponseParser(self)
-        self._idle_since = 0.0
+        self._failure: Exception | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._idle = self._open = self._full = self._held_up = False
         self._begin("")
+
+    @classmethod
+    async def connect(cls, where: Where, timeout: float) -> "Connection":
+        """Raises :class:`Broken`."""
+        loop = asyncio.get_running_loop()
+        encrypted = ssl.create_default_context() if where.scheme == "https" else None
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                _, made = await loop.create_connection(lambda: cls(timeout), where.host, where.port, ssl=encrypted)
+        except TimeoutError as error:
+            raise Broken("no connection in time") from error
+        except OSError as error:
+            raise Broken(repr(error)) from error
+        return made
 
     def _begin(self, method: str) -> None:
         self._headers: Headers = []
         self._body: list[bytes] = []
         self._held = 0
+        self._enough = WHOLE
         self._framing = 0
         self._head_only = method == "HEAD"
         self._begun = self._complete = self._keep = self._surplus = False
         self._until_close = True
+        self._idle = False
+        self._deadline = self._loop.time() + self._timeout
 
     def fresh(self) -> bool:
         """Whether it may serve again: not idle for too long, not hung up on, and nothing came unasked."""
-        if time.monotonic() - self._idle_since > IDLE:
-            return False
-        return self._quick is None or self._quick.received() is None
+        return self._open and self._loop.time() < self._deadline
 
-    def ask(self, method: str, head: bytes, body: Body) -> Answer:
+    async def ask(self, method: str, head: bytes, body: Body) -> Answer:
         """Send a request, and wait for its answer or the beginning of a long one.
 
         Raises :class:`Broken`, :class:`TooSlow` or :class:`Nonsense`; then the connection is closed.
         """
         self._begin(method)
         try:
-            self._send(head, body)
-            deadline = time.monotonic() + self._timeout
-            while not (self._complete or self._held > WHOLE):
-                self._receive()
-                if not self._complete and time.monotonic() > deadline:
-                    raise TooSlow
+            if body.file is None:
+                self._transport.write(head + body.content if body.content else head)
+            else:
+                await self._send(head, body)
+            await self._until(WHOLE)
             status = self._parser.get_status_code()
             if not 200 <= status <= 599:
                 raise Nonsense(f"status {status}")
@@ -120,52 +128,111 @@ class Connection:
             raise
         return Answer(status, self._headers, self._taken(), None if self._complete else self)
 
-    def _send(self, head: bytes, body: Body) -> None:
-        try:
-            if body.file is None:
-                (self._quick or self._socket).sendall(head + body.content if body.content else head)
+    async def _send(self, head: bytes, body: Body) -> None:
+        """Send a long body. A service may answer, and hang up, before it has all of it."""
+        self._transport.write(head)
+        for chunk in body.chunks():
+            if self._full:
+                await self._wait()
+            if self._complete or self._failure is not None:
+                self._keep = False
                 return
-            self._socket.sendall(head)
-            for chunk in body.chunks():
-                self._socket.sendall(chunk)
-        except (BlockingIOError, TimeoutError, ssl.SSLWantWriteError) as error:
-            raise TooSlow from error
-        except OSError as error:
-            if body.file is None:
-                raise Broken(repr(error)) from error
-            # The service hung up in the middle of a long body: most likely it has said why.
+            self._deadline = self._loop.time() + self._timeout
+            self._transport.write(chunk)
+        self._deadline = self._loop.time() + self._timeout
 
-    def _receive(self) -> None:
-        held = self._held
-        try:
-            received = self._socket.recv(PIECE)
-        except (BlockingIOError, TimeoutError, ssl.SSLWantReadError) as error:
-            raise TooSlow from error
-        except OSError as error:
-            raise Broken(repr(error)) from error
-        if not received:
-            self._ended()
-            return
-        try:
-            self._parser.feed_data(received)
-        except (HttpParserError, HttpParserUpgrade) as error:
-            raise Nonsense(repr(error.__context__ or error)) from error
-        self._framing = self._framing + len(received) if self._held == held else 0
-        if self._framing > MOST_FRAMING and not self._complete:
-            raise Nonsense("too long a head")
+    async def _until(self, held: int) -> None:
+        """Wait until more than ``held`` bytes of the answer's body are here, or all of them."""
+        while not (self._complete or self._held > held):
+            self._enough = held
+            await self._wait()
 
-    def _ended(self) -> None:
-        self._keep = False
-        if not (self._begun and self._until_close):
-            raise Broken("the connection ended before the answer's end")
-        self._complete = True
+    async def _wait(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _fail(self, error: Exception) -> None:
+        """Nothing more can come, or may."""
+        self._failure = self._failure or error
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(self._failure)
+        self.close()
 
     def reusable(self) -> bool:
         """Whether the answer is over, and another may follow."""
-        if not (self._complete and self._keep) or self._surplus or self._head_only:
-            return False
-        self._idle_since = time.monotonic()
-        return True
+        return self._open and self._complete and self._keep and not (self._surplus or self._head_only)
+
+    def rest_until_asked(self) -> None:
+        """Be idle."""
+        self._idle = True
+        self._deadline = self._loop.time() + IDLE
+
+    def _look(self) -> None:
+        left = self._deadline - self._loop.time()
+        if left <= 0 and self._waiter is not None:
+            self._fail(TooSlow())
+        elif left <= 0 and self._idle:
+            self.close()
+        else:
+            self._timer = self._loop.call_later(left if left > 0 else self._timeout, self._look)
+
+    # What the event loop calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._open = True
+        self._timer = self._loop.call_later(self._timeout, self._look)
+
+    def data_received(self, received: bytes) -> None:
+        if self._idle:
+            self.close()  # nobody asked
+            return
+        held = self._held
+        try:
+            self._parser.feed_data(received)
+        except (HttpParserError, HttpParserUpgrade) as error:
+            self._fail(Nonsense(repr(error.__context__ or error)))
+            return
+        self._framing = self._framing + len(received) if self._held == held else 0
+        if self._framing > MOST_FRAMING and not self._complete:
+            self._fail(Nonsense("too long a head"))
+        elif self._complete or self._held > self._enough:
+            self._wake()
+        if self._held > WHOLE and not self._held_up and self._open:
+            self._held_up = True
+            self._transport.pause_reading()
+
+    def eof_received(self) -> None:
+        self._ended("the connection ended before the answer's end")
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._ended("the connection ended before the answer's end" if error is None else repr(error))
+
+    def _ended(self, why: str) -> None:
+        if not self._complete:
+            if self._begun and self._until_close and self._failure is None:
+                self._complete = True
+                self._wake()
+            else:
+                self._fail(Broken(why))
+        self._keep = False
+        self.close()
+
+    def pause_writing(self) -> None:
+        self._full = True
+
+    def resume_writing(self) -> None:
+        self._full = False
+        self._wake()
 
     # What the parser calls
 
@@ -203,49 +270,22 @@ class Connection:
 
     # The rest of a long answer
 
-    def read(self) -> bytes | None:
+    async def read(self) -> bytes | None:
         """The next piece, None at the end."""
-        while not (self._body or self._complete):
-            self._receive()
+        self._deadline = self._loop.time() + self._timeout
+        await self._until(ANYTHING)
         return self._taken() or None
 
     def _taken(self) -> bytes:
         taken = b"".join(self._body)
         self._body.clear()
         self._held = 0
+        if self._held_up and self._open:
+            self._held_up = False
+            self._transport.resume_reading()
         return taken
 
     def close(self) -> None:
-        if self._quick is not None:
-            self._quick.forget()
-        with suppress(OSError):
-            self._socket.close()
-
-
-def _open(where: Where, timeout: float) -> socket.socket:
-    try:
-        opened = socket.create_connection((where.host, where.port), CONNECT_TIMEOUT)
-    except TimeoutError as error:
-        raise Broken("no connection in time") from error
-    except OSError as error:
-        raise Broken(repr(error)) from error
-    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if where.scheme == "https":
-        return _encrypt(opened, where.host, timeout)
-    # The kernel enforces the time limit: Python's own costs a `poll` before each call.
-    opened.settimeout(None)
-    limit = struct.pack("ll", int(timeout), int(timeout % 1 * 1_000_000))
-    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-    opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-    return opened
-
-
-def _encrypt(opened: socket.socket, host: str, timeout: float) -> socket.socket:
-    try:
-        opened.settimeout(CONNECT_TIMEOUT)
-        encrypted = ssl.create_default_context().wrap_socket(opened, server_hostname=host)
-    except OSError as error:
-        opened.close()
-        raise Broken(repr(error)) from error
-    encrypted.settimeout(timeout)
-    return encrypted
+        self._open = False
+        self._timer.cancel()
+        self._transport.abort()

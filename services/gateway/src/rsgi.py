@@ -1,0 +1,40 @@
+"""What granian hands over with each request on the event loop: the types of its RSGI interface."""
+
+from collections.abc import AsyncIterator
+from typing import Protocol as Interface
+
+Headers = list[tuple[str, str]]
+
+
+class RequestHeaders(Interface):
+    """The names are in lower case. One that came twice is there twice."""
+
+    def items(self) -> Headers: ...
+
+
+class Scope(Interface):
+    """What is known of a request. ``client`` and ``server`` are address and port; ``path`` is as it was sent."""
+
+    http_version: str
+    server: str
+    client: str
+    scheme: str
+    method: str
+    path: str
+    query_string: str
+    headers: RequestHeaders
+
+
+class Transport(Interface):
+    async def send_bytes(self, piece: bytes) -> None:
+        """Returns once there is room for the next piece."""
+
+
+class Protocol(Interface):
+    """Where the request's body comes from, in pieces, and its answer goes to."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    def response_bytes(self, status: int, headers: Headers, body: bytes) -> None: ...
+
+    def response_stream(self, status: int, headers: Headers) -> Transport: ...
