@@ -22,6 +22,8 @@ IN_MEMORY = 256 * 1024
 PATIENCE = 10.0
 """Seconds that a body may take, and then one more for each :data:`SLOWEST` bytes that have come."""
 SLOWEST = 8 * 1024
+MOST_DIGITS = 18
+"""Of a length; Python refuses to read thousands."""
 
 
 class Body:
@@ -121,7 +123,7 @@ def expected_length(headers: Mapping[str, str], limit: int) -> int:
             return 0
         if not (length.isascii() and length.isdecimal()):
             raise Malformed("Content-Length is not a number")
-        if int(length) > limit:
+        if len(length) > MOST_DIGITS or int(length) > limit:
             raise ServiceError(413)
         return int(length)
     if length is not None:

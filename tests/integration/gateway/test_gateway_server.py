@@ -29,9 +29,9 @@ from pathlib import Path
 import heartguard.settings
 from services.gateway.src import app, settings
 
-def create_app():
+def create_front():
     read = heartguard.settings.load(settings.Settings)
-    return app.create_app(replace(read, routes_file=Path({routes!r})))
+    return app.create_front(replace(read, routes_file=Path({routes!r})))
 """
 
 
@@ -54,8 +54,8 @@ def server(
         "AUTH_RATE_LIMIT": "1000000/s", "AUTH_URL": module_service.url, "TIMESERIES_URL": module_service.url,
         "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]), "HTTP_PROXY": "http://127.0.0.1:9",
     }  # fmt: skip
-    command = [sys.executable, "-m", "granian", "--interface", "wsgi", "--factory", "--port", str(port),
-               "--blocking-threads", "4", "--no-ws", "--log-level", "warning", "launch:create_app"]  # fmt: skip
+    command = [sys.executable, "-m", "granian", "--interface", "rsgi", "--factory", "--port", str(port),
+               "--loop", "uvloop", "--no-ws", "--log-level", "warning", "launch:create_front"]  # fmt: skip
     log = folder / "log"
     with log.open("wb") as out:
         process = subprocess.Popen(command, env=environ, cwd=ROOT, stdout=out, stderr=out)
