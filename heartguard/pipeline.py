@@ -7,8 +7,8 @@ import asyncio
 import ssl
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar, cast
+from collections.abc import Sequence
+from typing import Any, cast
 
 import hiredis
 from hiredis import HiredisError
@@ -17,8 +17,6 @@ from redis.connection import SSLConnection, parse_url
 from .errors import Unavailable
 from .logs import log
 from .resp import CONNECT_TIMEOUT, RETRY_AFTER, RUN_ID, TIMEOUT, Argument, Script, greeting, pack
-
-T = TypeVar("T")
 
 
 class Line(asyncio.Protocol):
@@ -63,14 +61,6 @@ class Line(asyncio.Protocol):
         if self._watch is None:
             self._watch = self._loop.call_later(TIMEOUT, self._look)
         return answer
-
-    async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
-        try:
-            return await self.call("EVALSHA", script.sha, len(keys), *keys, *arguments)
-        except hiredis.ReplyError as error:
-            if not str(error).startswith("NOSCRIPT"):
-                raise
-        return await self.call("EVAL", script.source, len(keys), *keys, *arguments)
 
     def close(self, reason: Exception | None = None) -> None:
         self.open = False
@@ -140,37 +130,41 @@ class Pipeline:
 
         Raises :class:`Unavailable` where there is no answer within the time limit.
         """
-        return await self._guarded(lambda line: line.run(script, keys, arguments))
+        try:
+            return await self._call("EVALSHA", script.sha, len(keys), *keys, *arguments)
+        except hiredis.ReplyError as error:
+            if not _is_unknown(error):
+                raise
+        return await self._call("EVAL", script.source, len(keys), *keys, *arguments)
 
     async def ping(self) -> None:
-        await self._guarded(lambda line: line.call("PING"))
+        await self._call("PING")
 
     def close(self) -> None:
         if self._line is not None:
             self._line.close()
 
-    async def _guarded(self, use: Callable[[Line], Awaitable[T]]) -> tuple[T, bytes]:
+    async def _call(self, *command: Argument) -> tuple[Any, bytes]:
+        """The answer, and whose it is. Raises :class:`Unavailable`, or what says that a script is not known."""
         if self._away and not self._may_try():
             raise Unavailable
         try:
-            answer = await self._used(use)
+            line = self._line
+            if line is None or not line.open:
+                line = await self._connected()
+            try:
+                answer = await line.call(*command)
+            except ConnectionError:  # Valkey was restarted, most likely
+                line = await self._connected()
+                answer = await line.call(*command)
         except (OSError, HiredisError) as error:
+            if _is_unknown(error):
+                self._succeeded()
+                raise
             self._failed(error)
             raise Unavailable from error
-        if self._away:
-            self._away = False
-            log.info("valkey", state="back")
-        return answer
-
-    async def _used(self, use: Callable[[Line], Awaitable[T]]) -> tuple[T, bytes]:
-        line = self._line
-        if line is not None and line.open:
-            try:
-                return await use(line), line.run_id
-            except ConnectionError:
-                pass  # Valkey was restarted, most likely
-        line = await self._connected()
-        return await use(line), line.run_id
+        self._succeeded()
+        return answer, line.run_id
 
     async def _connected(self) -> Line:
         """A line that is open; all who want one while it is made wait for the same."""
@@ -194,8 +188,18 @@ class Pipeline:
         self._try_at = now + RETRY_AFTER
         return True
 
+    def _succeeded(self) -> None:
+        if self._away:
+            self._away = False
+            log.info("valkey", state="back")
+
     def _failed(self, error: Exception) -> None:
         first, self._away = not self._away, True
         self._try_at = time.monotonic() + RETRY_AFTER
         if first:
             log.warning("valkey", state="away", error=repr(error))
+
+
+def _is_unknown(error: Exception) -> bool:
+    """Whether a script was called that this Valkey has not been told."""
+    return isinstance(error, hiredis.ReplyError) and str(error).startswith("NOSCRIPT")

@@ -85,24 +85,20 @@ class Front:
     async def _begin(self, visit: Visit, scope: Scope, protocol: Protocol) -> Begun | None:
         """Answer; what is left to be sent of a long answer is returned."""
         try:
-            return await self._answer(visit, scope, protocol)
+            if self._at_work > MOST_AT_WORK:
+                raise Unavailable
+            if visit.method == "OPTIONS":
+                self._finish(visit, 204, [*visit.told(), *self._cors.preflight(visit.origin)], b"", protocol)
+            elif is_proxied(visit.path):
+                return self._pass_back(visit, await self._proxy.answer(visit, protocol), protocol)
+            else:
+                await self._own_page(visit, scope, protocol)
         except ServiceError as error:
             self._refuse(visit, error, protocol)
         except Exception as error:  # noqa: BLE001 - whatever happens, the client gets the contract's error
             log.error("failure", status=500, request_id=visit.request_id, exc_info=error)
             self._refuse(visit, ServiceError(500), protocol)
         return None
-
-    async def _answer(self, visit: Visit, scope: Scope, protocol: Protocol) -> Begun | None:
-        if self._at_work > MOST_AT_WORK:
-            raise Unavailable
-        if visit.method == "OPTIONS":
-            self._finish(visit, 204, [*visit.told(), *self._cors.preflight(visit.origin)], b"", protocol)
-            return None
-        if not is_proxied(visit.path):
-            await self._own_page(visit, scope, protocol)
-            return None
-        return self._pass_back(visit, await self._proxy.answer(visit, protocol), protocol)
 
     def _pass_back(self, visit: Visit, answer: Answer, protocol: Protocol) -> Begun | None:
         headers = from_service(answer.headers)

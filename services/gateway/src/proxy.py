@@ -31,7 +31,11 @@ class Proxy:
 
     async def answer(self, visit: Visit, protocol: Protocol) -> Answer:
         """The service's answer, or the beginning of a long one; raises what else the client is to be told."""
-        route, target = await self._find(visit)
+        try:
+            route, target = self._find(visit)
+        except ServiceError:  # what leads nowhere counts against the limit, too
+            await self._guard.limit(visit)
+            raise
         await self._guard.admit(visit, route.audience, optional_caller=route.optional_caller, strict=route.stricter)
         headers = from_client(visit.headers, authorization=route.reads_token)
         headers += self._own_headers(visit)
@@ -47,15 +51,12 @@ class Proxy:
             raise ServiceError(502 if answer.status >= 500 else answer.status)
         return answer
 
-    async def _find(self, visit: Visit) -> tuple[Route, str]:
-        """The route, and the target to ask its service for. What leads nowhere counts against the limit, too."""
-        try:
-            template, target = self._routes.find(visit.path)
-            route = visit.route = template.route(visit.method)
-            visit.check_host()
-        except ServiceError:
-            await self._guard.limit(visit)
-            raise
+    def _find(self, visit: Visit) -> tuple[Route, str]:
+        """The route, and the target to ask its service for."""
+        template, target = self._routes.find(visit.path)
+        route = template.route(visit.method)
+        visit.check_host()
+        visit.route = route
         return route, f"{target}?{visit.query}" if visit.query else target
 
     async def _body(self, visit: Visit, route: Route, protocol: Protocol) -> Body:

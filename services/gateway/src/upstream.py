@@ -49,33 +49,28 @@ class Upstream:
         failed, not where time ran out.
         """
         head = self._head(method, target, headers, body)
-        await self._place()
+        if self._places.locked():
+            await self._turn()
+        else:
+            await self._places.acquire()
         try:
-            return await self._asked(method, head, body)
+            self._breaker.enter()
+            begun = time.perf_counter()
+            answer = await self._asked(method, head, body)
         finally:
             self._places.release()
+        self._breaker.succeeded()
+        answer.seconds = time.perf_counter() - begun
+        self._timer.observe(answer.seconds)
+        return answer
 
-    async def _place(self) -> None:
-        if not self._places.locked():
-            await self._places.acquire()
-            return
+    async def _turn(self) -> None:
+        """Wait for a place."""
         try:
             async with asyncio.timeout(self._timeout):
                 await self._places.acquire()
         except TimeoutError:
             raise Unavailable(f"The {self.name} service has too much to do") from None
-
-    async def _asked(self, method: str, head: bytes, body: Body) -> Answer:
-        self._breaker.enter()
-        begun = time.perf_counter()
-        try:
-            answer = await self._attempts(method, head, body)
-        except BaseException as error:
-            raise self._failure(error) from error
-        self._breaker.succeeded()
-        answer.seconds = time.perf_counter() - begun
-        self._timer.observe(answer.seconds)
-        return answer
 
     async def check(self, timeout: float) -> None:
         """Raise unless the service says within ``timeout`` seconds that it can work."""
@@ -104,13 +99,16 @@ class Upstream:
         begin = f"{method} {self._where.base}{target} HTTP/1.1\r\nhost: {self._where.authority}\r\n"
         return f"{begin}{CRLF.join(fields)}\r\n\r\n".encode("ascii")
 
-    async def _attempts(self, method: str, head: bytes, body: Body) -> Answer:
+    async def _asked(self, method: str, head: bytes, body: Body) -> Answer:
         try:
-            return await self._attempt(self._kept() or await self._new(), method, head, body)
-        except Broken:
-            if method not in IDEMPOTENT:
-                raise
-        return await self._attempt(await self._new(), method, head, body)
+            try:
+                return await self._attempt(self._kept() or await self._new(), method, head, body)
+            except Broken:
+                if method not in IDEMPOTENT:
+                    raise
+            return await self._attempt(await self._new(), method, head, body)
+        except BaseException as error:
+            raise self._failure(error) from error
 
     def _kept(self) -> Connection | None:
         """A connection that served before, if there is one that still can."""

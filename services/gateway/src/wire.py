@@ -119,7 +119,8 @@ class Connection(asyncio.Protocol):
                 self._transport.write(head + body.content if body.content else head)
             else:
                 await self._send(head, body)
-            await self._until(WHOLE)
+            if not self._complete:
+                await self._until(WHOLE)
             status = self._parser.get_status_code()
             if not 200 <= status <= 599:
                 raise Nonsense(f"status {status}")
@@ -147,24 +148,24 @@ class Connection(asyncio.Protocol):
             self._enough = held
             await self._wait()
 
-    async def _wait(self) -> None:
+    def _wait(self) -> asyncio.Future[None]:
+        """What is to be awaited until something has happened."""
         if self._failure is not None:
             raise self._failure
         self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        return self._waiter
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     def _fail(self, error: Exception) -> None:
         """Nothing more can come, or may."""
         self._failure = self._failure or error
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_exception(self._failure)
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(self._failure)
         self.close()
 
     def reusable(self) -> bool:
