@@ -30,6 +30,12 @@ class Answer:
         self.body = body
         self.rest = rest
 
+    @property
+    def length(self) -> str | None:
+        """The length that the service states; it means nothing for an answer in chunks."""
+        found = dict(self.headers)
+        return None if "transfer-encoding" in found else found.get("content-length")
+
 
 class _JsonError(msgspec.Struct):
     error: Error

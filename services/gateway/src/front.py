@@ -20,23 +20,23 @@ from .bridge import Bridge
 from .cors import Cors
 from .guard import Guard
 from .headers import VARY, from_service
+from .outlet import Outlet
 from .own_pages import OwnPages
 from .proxy import Proxy
 from .reports import Reports
 from .routes import is_proxied
-from .rsgi import Headers, Protocol, Scope, Transport
+from .rsgi import Headers, Protocol, Scope
 from .visit import Visit
+from .wire import Broken, Nonsense, TooSlow
 
 PREFIX = SERVICES["gateway"].prefix
-SEND_TIMEOUT = 30.0
-"""Seconds that a client may take to make room for the next piece of a long answer."""
 MOST_AT_WORK = 1024
 """How many requests may be at work; the next one is told to come back."""
 
 _WITHOUT_BODY = frozenset({204, 304})
 
-Begun = tuple[Answer, Transport]
-"""A long answer that has begun, and where the rest of it is to go."""
+Begun = tuple[Answer, Headers, Outlet]
+"""A long answer, what is to be said before it, and where it is to go."""
 
 
 class Front:
@@ -78,12 +78,12 @@ class Front:
         self._at_work += 1
         try:
             if (begun := await self._begin(visit, scope, protocol)) is not None:
-                await self._stream(visit, *begun)
+                await self._send(visit, protocol, *begun)
         finally:
             self._at_work -= 1
 
     async def _begin(self, visit: Visit, scope: Scope, protocol: Protocol) -> Begun | None:
-        """Answer; what is left to be sent of a long answer is returned."""
+        """Answer; a long answer is returned, to be sent."""
         try:
             if self._at_work > MOST_AT_WORK:
                 raise Unavailable
@@ -104,14 +104,16 @@ class Front:
         headers = from_service(answer.headers)
         headers += visit.told()
         headers += self._cors.actual(visit.origin)
-        if answer.rest is not None:
-            if not any(name == "transfer-encoding" for name, _ in answer.headers):
-                headers += [pair for pair in answer.headers if pair[0] == "content-length"]
-            return answer, protocol.response_stream(answer.status, headers)
-        if visit.method == "HEAD":
-            headers += [pair for pair in answer.headers if pair[0] == "content-length"]
-        self._finish(visit, answer.status, headers, answer.body, protocol)
-        return None
+        if (answer.rest is not None or visit.method == "HEAD") and answer.length is not None:
+            headers.append(("content-length", answer.length))
+        if answer.rest is None:
+            self._finish(visit, answer.status, headers, answer.body, protocol)
+            return None
+        try:
+            return answer, headers, Outlet()
+        except Unavailable:
+            answer.rest.close()
+            raise
 
     async def _own_page(self, visit: Visit, scope: Scope, protocol: Protocol) -> None:
         """Let Flask answer, and report; what nobody stated counts against the limit."""
@@ -124,16 +126,19 @@ class Front:
         protocol.response_bytes(status, headers, b"" if status in _WITHOUT_BODY else body)
         self._reports.report(visit, status)
 
-    async def _stream(self, visit: Visit, answer: Answer, transport: Transport) -> None:
+    async def _send(self, visit: Visit, protocol: Protocol, answer: Answer, headers: Headers, outlet: Outlet) -> None:
         """Send a long answer. An error ends the connection: what has been sent cannot be taken back."""
         assert answer.rest is not None
         piece: bytes | None = answer.body
         try:
+            await outlet.begin(protocol, answer.status, headers)
             while piece:
-                async with asyncio.timeout(SEND_TIMEOUT):
-                    await transport.send_bytes(piece)
+                await outlet.send(piece)
                 piece = await answer.rest.read()
+        except (Broken, Nonsense, TooSlow, OSError) as error:
+            log.info("broken off", request_id=visit.request_id, error=repr(error))
         finally:
+            outlet.close()
             answer.rest.close()
             self._reports.report(visit, answer.status)
 

@@ -14,6 +14,7 @@ from .guard import Guard
 from .headers import from_client
 from .routes import Route, Routes
 from .rsgi import Headers, Protocol
+from .stored import stored
 from .upstream import BODILESS, Upstream
 from .visit import Visit
 
@@ -49,7 +50,7 @@ class Proxy:
             if answer.rest is not None:
                 answer.rest.close()
             raise ServiceError(502 if answer.status >= 500 else answer.status)
-        return answer
+        return answer if answer.rest is None or answer.length is not None else await stored(answer)
 
     def _find(self, visit: Visit) -> tuple[Route, str]:
         """The route, and the target to ask its service for."""

@@ -25,11 +25,6 @@ class Scope(Interface):
     headers: RequestHeaders
 
 
-class Transport(Interface):
-    async def send_bytes(self, piece: bytes) -> None:
-        """Returns once there is room for the next piece."""
-
-
 class Protocol(Interface):
     """Where the request's body comes from, in pieces, and its answer goes to."""
 
@@ -37,4 +32,5 @@ class Protocol(Interface):
 
     def response_bytes(self, status: int, headers: Headers, body: bytes) -> None: ...
 
-    def response_stream(self, status: int, headers: Headers) -> Transport: ...
+    def response_file(self, status: int, headers: Headers, file: str) -> None:
+        """The file is opened and read later, piece by piece."""

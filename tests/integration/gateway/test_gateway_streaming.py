@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from services.gateway.src import outlet, stored
+
 Fixture = Any
 
 LONG = 3 * 1024 * 1024
@@ -39,7 +41,7 @@ def test_a_long_answer_arrives_whole(gateway: Fixture, service: Fixture, kit: Fi
     service.reply = lambda _environ, _body: ("200 OK", headers, (piece for _ in range(count)))
     response = gateway("GET", "/auth/profile", kit.issue())
     assert (response.status_code, response.headers["ETag"]) == (200, '"1"')
-    assert response.headers.get("Content-Length") == (str(LONG) if with_length else None)
+    assert response.headers.get("Content-Length") == str(LONG)
     assert response.data == piece * count
 
 
@@ -57,7 +59,40 @@ def test_an_answer_that_breaks_off_is_not_made_to_look_complete(make: Fixture, k
         response = make(AUTH_URL=url)("GET", "/auth/health")
     assert (response.status_code, response.headers["Content-Length"]) == (200, "1000000")
     assert len(response.data) <= 200_000
-    assert "ended before" in str(response.failure)
+
+
+@pytest.mark.parametrize(("stays", "status"), [(False, 502), (True, 504)])
+def test_one_in_chunks_that_breaks_off_is_a_failure(make: Fixture, kit: Fixture, stays: bool, status: int) -> None:
+    def handle(connection: socket.socket) -> None:
+        connection.recv(65_536)
+        head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        connection.sendall(head + b"10000\r\n" + b"x" * 65_536 + b"\r\n10000\r\n" + b"x" * 65_536 + b"\r\n")
+        if stays:
+            connection.recv(65_536)
+
+    with kit.raw_server(handle) as url:
+        response = make(AUTH_URL=url, UPSTREAM_TIMEOUT_SECONDS="1")("GET", "/auth/health")
+    assert response.status_code == status
+    assert kit.error_of(response)["code"] == f"GATEWAY_{status}"
+
+
+@pytest.mark.parametrize("what", ["TemporaryFile", "mkdtemp"])
+@pytest.mark.parametrize("with_length", [True, False])
+def test_where_there_is_no_room_for_a_long_answer_it_is_a_passing_failure(
+    gateway: Fixture, service: Fixture, kit: Fixture, monkeypatch: pytest.MonkeyPatch, what: str, with_length: bool
+) -> None:
+    def full(**_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(stored if what == "TemporaryFile" else outlet, what, full)
+    headers = [("Content-Length", str(LONG))] if with_length else [("Connection", "close")]
+    service.reply = lambda _environ, _body: ("200 OK", headers, (bytes(65_536) for _ in range(LONG // 65_536)))
+    response = gateway("GET", "/auth/profile", kit.issue())
+    if what == "TemporaryFile" and with_length:
+        assert (response.status_code, len(response.data)) == (200, LONG)
+    else:
+        assert response.status_code == 503
+        assert kit.error_of(response)["code"] == "GATEWAY_503"
 
 
 @contextmanager
