@@ -56,7 +56,7 @@ def environ_of(visit: Visit, scope: Scope) -> WSGIEnvironment:
     environ: WSGIEnvironment = {
         "REQUEST_METHOD": visit.method,
         "SCRIPT_NAME": "",
-        "PATH_INFO": visit.path,
+        "PATH_INFO": visit.path.encode().decode("latin-1"),
         "QUERY_STRING": visit.query,
         "SERVER_NAME": name,
         "SERVER_PORT": port,
@@ -70,6 +70,8 @@ def environ_of(visit: Visit, scope: Scope) -> WSGIEnvironment:
         "wsgi.run_once": False,
         VISIT: visit,
     }
-    environ.update(("HTTP_" + name.upper().replace("-", "_"), value) for name, value in visit.headers.items())
+    for name, value in visit.headers.items():
+        if "_" not in name:
+            environ["HTTP_" + name.upper().replace("-", "_")] = value
     environ["HTTP_X_REQUEST_ID"] = visit.request_id
     return environ

@@ -13,7 +13,10 @@ class RequestHeaders(Interface):
 
 
 class Scope(Interface):
-    """What is known of a request. ``client`` and ``server`` are address and port; ``path`` is as it was sent."""
+    """What is known of a request. ``client`` and ``server`` are address and port.
+
+    ``path`` is decoded, with U+FFFD for what is not UTF-8; ``query_string`` is as it was sent.
+    """
 
     http_version: str
     server: str

@@ -3,7 +3,6 @@
 import time
 from itertools import count
 from secrets import token_hex
-from urllib.parse import unquote_to_bytes
 
 from heartguard.context import request_id, traceparent
 from heartguard.errors import Malformed
@@ -22,7 +21,7 @@ _next = count(1).__next__
 class Visit:
     """What is known about a request. ``route`` and what stands below it are filled in on the way.
 
-    ``path`` is decoded, its bytes as Latin-1; ``headers`` holds one value for each name, in lower case.
+    ``path`` is decoded; ``headers`` holds one value for each name, in lower case.
     """
 
     __slots__ = (
@@ -34,7 +33,7 @@ class Visit:
         self.begun = time.perf_counter()
         self.headers = headers = single(scope.headers.items())
         self.method = scope.method
-        self.path = decoded(scope.path)
+        self.path = scope.path
         self.query = scope.query_string
         self.scheme = scope.scheme
         self.http_version = scope.http_version
@@ -70,10 +69,6 @@ class Visit:
         host = self.headers.get("host", "")
         if "," in host or (not host and self.http_version == "1.1"):
             raise Malformed("There must be one Host header")
-
-
-def decoded(path: str) -> str:
-    return unquote_to_bytes(path).decode("latin-1") if "%" in path else path
 
 
 def single(pairs: Headers) -> dict[str, str]:

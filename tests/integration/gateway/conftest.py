@@ -16,6 +16,7 @@ from http import HTTPStatus
 from itertools import count
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 import uvloop
@@ -218,7 +219,8 @@ class Scope:
 
     def __init__(self, method: str, target: str, client: str, headers: list[tuple[str, str]]) -> None:
         self.method = method
-        self.path, _, self.query_string = target.partition("?")
+        path, _, self.query_string = target.partition("?")
+        self.path = unquote(path)
         self.client = client
         self.headers = RequestHeaders(headers)
 
