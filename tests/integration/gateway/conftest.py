@@ -197,8 +197,12 @@ class Answer:
         return f"{self.status_code} {HTTPStatus(self.status_code).phrase}"
 
     @property
+    def content_type(self) -> str:
+        return self.headers.get("Content-Type", "")
+
+    @property
     def mimetype(self) -> str:
-        return self.headers.get("Content-Type", "").partition(";")[0]
+        return self.content_type.partition(";")[0]
 
     @property
     def json(self) -> Any:
