@@ -20,6 +20,7 @@ from .bridge import Bridge
 from .cors import Cors
 from .guard import Guard
 from .headers import VARY, from_service
+from .incoming import Nonsense
 from .outlet import Outlet
 from .own_pages import OwnPages
 from .proxy import Proxy
@@ -27,7 +28,7 @@ from .reports import Reports
 from .routes import is_proxied
 from .rsgi import Headers, Protocol, Scope
 from .visit import Visit
-from .wire import Broken, Nonsense, TooSlow
+from .wire import Broken, TooSlow
 
 PREFIX = SERVICES["gateway"].prefix
 MOST_AT_WORK = 1024

@@ -10,7 +10,8 @@ from heartguard.errors import ServiceError, Unavailable
 
 from .answers import Answer
 from .bodies import CHUNK
-from .wire import Broken, Nonsense, TooSlow
+from .incoming import Nonsense
+from .wire import Broken, TooSlow
 
 LONGEST = 1024 * 1024 * 1024
 """Bytes of such an answer. It waits in a temporary file."""

@@ -13,8 +13,9 @@ from . import instruments
 from .answers import Answer
 from .bodies import NONE, Body
 from .breaker import Breaker
+from .incoming import Nonsense
 from .rsgi import Headers
-from .wire import Broken, Connection, Nonsense, TooSlow, Where
+from .wire import Broken, Connection, TooSlow, Where
 
 AT_ONCE = 64
 """How many requests a service may be asked at once, and connections that are kept for more; the others wait."""

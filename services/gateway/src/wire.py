@@ -1,4 +1,4 @@
-"""HTTP/1.1 to a service over one connection of the event loop, parsed by llhttp: the hot path's client."""
+"""HTTP/1.1 to a service over one connection of the event loop: the hot path's client."""
 
 import asyncio
 import ssl
@@ -6,31 +6,17 @@ from dataclasses import dataclass
 from typing import cast
 from urllib.parse import urlsplit
 
-from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
-
 from .answers import Answer
 from .bodies import Body
-from .rsgi import Headers
+from .incoming import Incoming, Nonsense
 
 CONNECT_TIMEOUT = 1.0
 WHOLE = 64 * 1024
 """Answers up to this many bytes are passed on in one piece, with a length; longer ones as they come."""
-MOST_FRAMING = 64 * 1024
-"""Bytes of a head, of trailers, or of chunk headers that bring no data."""
 IDLE = 5.0
 """Seconds that a connection may wait for its next request: less than the services' own patience (10 s)."""
 ANYTHING = 0
-
-_FRAMING = frozenset({"content-length", "transfer-encoding"})
-_NAMES_KEPT = 4096
-_names: dict[bytes, str] = {}
-
-
-def _remembered(name: bytes) -> str:
-    lowered = name.decode("ascii").lower()
-    if len(_names) < _NAMES_KEPT:
-        _names[name] = lowered
-    return lowered
+ENDED = "the connection ended before the answer's end"
 
 
 class Broken(Exception):
@@ -39,10 +25,6 @@ class Broken(Exception):
 
 class TooSlow(Exception):
     """The service let the time limit pass."""
-
-
-class Nonsense(ValueError):
-    """What came is no answer that could be passed on."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +54,12 @@ class Connection(asyncio.Protocol):
     def __init__(self, timeout: float) -> None:
         self._loop = asyncio.get_running_loop()
         self._timeout = timeout
-        self._parser = HttpResponseParser(self)
+        self._answer = Incoming()
         self._failure: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._idle = self._open = self._full = self._held_up = False
-        self._begin("")
+        self._idle = self._open = self._full = self._held_up = self._cut = False
+        self._enough = WHOLE
+        self._deadline = self._loop.time() + timeout
 
     @classmethod
     async def connect(cls, where: Where, timeout: float) -> "Connection":
@@ -92,18 +75,6 @@ class Connection(asyncio.Protocol):
             raise Broken(repr(error)) from error
         return made
 
-    def _begin(self, method: str) -> None:
-        self._headers: Headers = []
-        self._body: list[bytes] = []
-        self._held = 0
-        self._enough = WHOLE
-        self._framing = 0
-        self._head_only = method == "HEAD"
-        self._begun = self._complete = self._keep = self._surplus = False
-        self._until_close = True
-        self._idle = False
-        self._deadline = self._loop.time() + self._timeout
-
     def fresh(self) -> bool:
         """Whether it may serve again: not idle for too long, not hung up on, and nothing came unasked."""
         return self._open and self._loop.time() < self._deadline
@@ -113,21 +84,24 @@ class Connection(asyncio.Protocol):
 
         Raises :class:`Broken`, :class:`TooSlow` or :class:`Nonsense`; then the connection is closed.
         """
-        self._begin(method)
+        self._answer.expect(method)
+        self._idle = False
+        self._enough = WHOLE
+        self._deadline = self._loop.time() + self._timeout
         try:
             if body.file is None:
                 self._transport.write(head + body.content if body.content else head)
             else:
                 await self._send(head, body)
-            if not self._complete:
+            if not self._answer.complete:
                 await self._until(WHOLE)
-            status = self._parser.get_status_code()
+            status = self._answer.status
             if not 200 <= status <= 599:
                 raise Nonsense(f"status {status}")
         except BaseException:
             self.close()
             raise
-        return Answer(status, self._headers, self._taken(), None if self._complete else self)
+        return Answer(status, self._answer.headers, self._taken(), None if self._answer.complete else self)
 
     async def _send(self, head: bytes, body: Body) -> None:
         """Send a long body. A service may answer, and hang up, before it has all of it."""
@@ -135,8 +109,8 @@ class Connection(asyncio.Protocol):
         for chunk in body.chunks():
             if self._full:
                 await self._wait()
-            if self._complete or self._failure is not None:
-                self._keep = False
+            if self._answer.complete or self._failure is not None:
+                self._cut = True
                 return
             self._deadline = self._loop.time() + self._timeout
             self._transport.write(chunk)
@@ -144,7 +118,7 @@ class Connection(asyncio.Protocol):
 
     async def _until(self, held: int) -> None:
         """Wait until more than ``held`` bytes of the answer's body are here, or all of them."""
-        while not (self._complete or self._held > held):
+        while not (self._answer.complete or self._answer.held > held):
             self._enough = held
             await self._wait()
 
@@ -170,7 +144,7 @@ class Connection(asyncio.Protocol):
 
     def reusable(self) -> bool:
         """Whether the answer is over, and another may follow."""
-        return self._open and self._complete and self._keep and not (self._surplus or self._head_only)
+        return self._open and self._answer.another_may_follow and not self._cut
 
     def rest_until_asked(self) -> None:
         """Be idle."""
@@ -197,36 +171,32 @@ class Connection(asyncio.Protocol):
         if self._idle:
             self.close()  # nobody asked
             return
-        held = self._held
+        answer = self._answer
         try:
-            self._parser.feed_data(received)
-        except (HttpParserError, HttpParserUpgrade) as error:
-            self._fail(Nonsense(repr(error.__context__ or error)))
+            answer.feed(received)
+        except Nonsense as error:
+            self._fail(error)
             return
-        self._framing = self._framing + len(received) if self._held == held else 0
-        if self._framing > MOST_FRAMING and not self._complete:
-            self._fail(Nonsense("too long a head"))
-        elif self._complete or self._held > self._enough:
+        if answer.complete or answer.held > self._enough:
             self._wake()
-        if self._held > WHOLE and not self._held_up and self._open:
+        if answer.held > WHOLE and not self._held_up:
             self._held_up = True
             self._transport.pause_reading()
 
     def eof_received(self) -> None:
-        self._ended("the connection ended before the answer's end")
+        self._answer.end()
+        if self._answer.complete:
+            self._wake()
+        self._lost(ENDED)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._ended("the connection ended before the answer's end" if error is None else repr(error))
+        self._lost(repr(error) if error else ENDED)
 
-    def _ended(self, why: str) -> None:
-        if not self._complete:
-            if self._begun and self._until_close and self._failure is None:
-                self._complete = True
-                self._wake()
-            else:
-                self._fail(Broken(why))
-        self._keep = False
-        self.close()
+    def _lost(self, why: str) -> None:
+        if self._answer.complete:
+            self.close()
+        else:
+            self._fail(Broken(why))
 
     def pause_writing(self) -> None:
         self._full = True
@@ -234,40 +204,6 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._full = False
         self._wake()
-
-    # What the parser calls
-
-    def on_message_begin(self) -> None:
-        self._surplus = self._complete
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._begun:  # else it is a trailer
-            self._headers.append((_names.get(name) or _remembered(name), value.decode("ascii")))
-
-    def on_headers_complete(self) -> None:
-        if self._complete:
-            return
-        if self._parser.get_status_code() < 200:
-            self._headers.clear()
-            return
-        self._begun = True
-        for name, value in self._headers:
-            if name in _FRAMING:
-                self._until_close = False
-                if name == "transfer-encoding" and value.lower() != "chunked":
-                    raise Nonsense(name)
-        if self._head_only:
-            self._complete = True
-
-    def on_body(self, piece: bytes) -> None:
-        if not (self._head_only or self._surplus):
-            self._body.append(piece)
-            self._held += len(piece)
-
-    def on_message_complete(self) -> None:
-        if self._begun:
-            self._complete = True
-            self._keep = self._parser.should_keep_alive()
 
     # The rest of a long answer
 
@@ -278,9 +214,7 @@ class Connection(asyncio.Protocol):
         return self._taken() or None
 
     def _taken(self) -> bytes:
-        taken = b"".join(self._body)
-        self._body.clear()
-        self._held = 0
+        taken = self._answer.take()
         if self._held_up and self._open:
             self._held_up = False
             self._transport.resume_reading()

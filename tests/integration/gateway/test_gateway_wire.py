@@ -14,7 +14,8 @@ import pytest
 from services.gateway.src import wire
 from services.gateway.src.answers import Answer
 from services.gateway.src.bodies import NONE, Body
-from services.gateway.src.wire import MOST_FRAMING, Broken, Connection, Nonsense, TooSlow, Where
+from services.gateway.src.incoming import MOST_FRAMING, Nonsense
+from services.gateway.src.wire import Broken, Connection, TooSlow, Where
 
 Fixture = Any
 HEAD = b"GET / HTTP/1.1\r\n\r\n"
@@ -244,6 +245,20 @@ def test_a_long_answer_is_held_up_until_it_is_read(kit: Fixture, connect: Connec
             received += len(piece)
         assert received == LONG
         assert client.reusable()
+
+
+def test_an_answer_without_a_length_is_complete_only_if_the_connection_is_closed_and_not_reset(
+    kit: Fixture, connect: Connect
+) -> None:
+    def handle(connection: socket.socket) -> None:
+        connection.recv(10)  # what is left unread makes the end a reset
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\nok")
+        time.sleep(0.2)
+
+    with kit.raw_server(handle) as url:
+        client = connect(url)
+        with pytest.raises(Broken):
+            client.ask("GET")
 
 
 def test_nobody_is_there(connect: Connect, free_port: Callable[[], int]) -> None:
