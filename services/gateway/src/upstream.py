@@ -23,7 +23,7 @@ CRLF = "\r\n"
 BODILESS = frozenset({"GET", "HEAD"})
 IDEMPOTENT = BODILESS | {"PUT", "DELETE"}
 
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_CONTROL = bytes({*range(0x20), 0x7F} - {ord("\t")})
 """What no header may hold: it could end the header and begin another."""
 
 _NOT_IN_TARGET = re.compile(r"[^\x21-\x7e]")
@@ -90,15 +90,15 @@ class Upstream:
 
     def _head(self, method: str, target: str, headers: Headers, body: Body) -> bytes:
         fields = [f"{name}: {value}" for name, value in headers]
-        text = "".join(fields)
-        if not text.isprintable() and _CONTROL.search(text):
-            raise Malformed("The request cannot be passed on")
         if method not in BODILESS:
             fields.append(f"content-length: {body.length}")
         if _NOT_IN_TARGET.search(target):
             target = _NOT_IN_TARGET.sub(lambda found: quote(found[0], encoding="latin-1"), target)
-        begin = f"{method} {self._where.base}{target} HTTP/1.1\r\nhost: {self._where.authority}\r\n"
-        return f"{begin}{CRLF.join(fields)}\r\n\r\n".encode("ascii")
+        lines = [f"{method} {self._where.base}{target} HTTP/1.1", f"host: {self._where.authority}", *fields, "", ""]
+        head = CRLF.join(lines).encode("ascii")
+        if len(head) - len(head.translate(None, _CONTROL)) != len(CRLF) * (len(lines) - 1):
+            raise Malformed("The request cannot be passed on")
+        return head
 
     async def _asked(self, method: str, head: bytes, body: Body) -> Answer:
         try:
