@@ -14,9 +14,11 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
 from .errors import ServiceError, Unavailable
-from .resp import Meanwhile, Script
+from .pipeline import Pipeline
+from .resp import Script
 from .settings import Rate
 from .valkey import FastValkey
 
@@ -118,7 +120,7 @@ class Taken:
             for bucket, (left, milliseconds) in zip(self.buckets, self.states, strict=True)
         ]
         policies = [bucket.policy.header for bucket in self.buckets]
-        return [("RateLimit-Policy", ", ".join(policies)), ("RateLimit", ", ".join(limits))]
+        return [("ratelimit-policy", ", ".join(policies)), ("ratelimit", ", ".join(limits))]
 
     def refusal(self) -> ServiceError:
         """429, and after how many seconds every bucket has a token again."""
@@ -133,22 +135,44 @@ class RateLimiter:
         self._valkey = valkey
         self._memory = MemoryBuckets()
 
-    def take(self, buckets: Sequence[Bucket], lookups: Sequence[str] = (), meanwhile: Meanwhile | None = None) -> Taken:
-        """Take one token from each bucket, or none from any; look keys up on the way.
-
-        ``meanwhile`` as in :meth:`FastValkey.run`.
-        """
-        keys, arguments = [], [str(len(buckets))]
-        for bucket in buckets:
-            keys.append(bucket.key)
-            arguments += bucket.policy.arguments
+    def take(self, buckets: Sequence[Bucket], lookups: Sequence[str] = ()) -> Taken:
+        """Take one token from each bucket, or none from any; look keys up on the way."""
         try:
-            answer, run_id = self._valkey.run(_TAKE, [*keys, *lookups], arguments, meanwhile)
+            answer, run_id = self._valkey.run(_TAKE, *_asked(buckets, lookups))
         except Unavailable:
             return self._memory.take(buckets)
-        end = 1 + 2 * len(buckets)
-        states = [(answer[i], answer[i + 1]) for i in range(1, end, 2)]
-        return Taken(answer[0] == 1, buckets, states, answer[end:], run_id)
+        return _taken(buckets, answer, run_id)
+
+
+class AsyncRateLimiter:
+    """The same on an event loop."""
+
+    def __init__(self, valkey: Pipeline) -> None:
+        self._valkey = valkey
+        self._memory = MemoryBuckets()
+
+    async def take(self, buckets: Sequence[Bucket], lookups: Sequence[str] = ()) -> Taken:
+        try:
+            answer, run_id = await self._valkey.run(_TAKE, *_asked(buckets, lookups))
+        except Unavailable:
+            return self._memory.take(buckets)
+        return _taken(buckets, answer, run_id)
+
+
+def _asked(buckets: Sequence[Bucket], lookups: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The script's keys and arguments."""
+    keys, arguments = [], [str(len(buckets))]
+    for bucket in buckets:
+        keys.append(bucket.key)
+        arguments += bucket.policy.arguments
+    keys += lookups
+    return keys, arguments
+
+
+def _taken(buckets: Sequence[Bucket], answer: list[Any], run_id: bytes) -> Taken:
+    end = 1 + 2 * len(buckets)
+    states = [(answer[i], answer[i + 1]) for i in range(1, end, 2)]
+    return Taken(answer[0] == 1, buckets, states, answer[end:], run_id)
 
 
 class MemoryBuckets:

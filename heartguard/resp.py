@@ -1,28 +1,28 @@
-"""A bare connection to Valkey/Redis: one plain socket that speaks RESP, for the hot path."""
+"""A bare connection to Valkey/Redis: one plain socket that speaks RESP."""
 
 import hashlib
 import re
 import socket
 import ssl
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
 import hiredis
 from redis.connection import SSLConnection, parse_url
 
-from .sockets import Quick
-
 CONNECT_TIMEOUT = 0.5
 TIMEOUT = 0.5
 """Seconds that any answer may take."""
+RETRY_AFTER = 1.0
+"""Seconds to leave a Valkey alone that did not answer; then one call tries it, while the others still fail at once."""
 
 Argument = str | int | bytes
-Meanwhile = Callable[[], None]
 
-_RUN_ID = re.compile(rb"run_id:(\w+)")
-_pack: Callable[[tuple[Argument, ...]], bytes] = hiredis.pack_command  # type: ignore[assignment]
+RUN_ID = re.compile(rb"run_id:(\w+)")
+"""Where the answer to ``INFO server`` names the process."""
+pack: Callable[[tuple[Argument, ...]], bytes] = hiredis.pack_command  # type: ignore[assignment]
 
 
 class Script:
@@ -31,6 +31,15 @@ class Script:
     def __init__(self, source: str) -> None:
         self.source = source
         self.sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+
+
+def greeting(where: dict[str, Any]) -> Iterator[tuple[str | int, ...]]:
+    """What to say first on a connection to ``where``; the last answer holds the :data:`RUN_ID`."""
+    if (password := where.get("password")) is not None:
+        yield "AUTH", where.get("username") or "default", password
+    if database := where.get("db"):
+        yield "SELECT", database
+    yield "INFO", "server"
 
 
 class Connection:
@@ -43,36 +52,26 @@ class Connection:
         where: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]
         self._reader = hiredis.Reader()
         self._socket = _open(where)
-        self._quick = None if isinstance(self._socket, ssl.SSLSocket) else Quick(self._socket)
         try:
-            if (password := where.get("password")) is not None:
-                self.call("AUTH", where.get("username") or "default", password)
-            if database := where.get("db"):
-                self.call("SELECT", database)
-            self.run_id: bytes = _RUN_ID.findall(self.call("INFO", "server"))[0]
+            for command in greeting(where):
+                answer = self.call(*command)
+            self.run_id: bytes = RUN_ID.findall(answer)[0]
         except BaseException:
             self.close()
             raise
 
-    def run(
-        self, script: Script, keys: Sequence[str], arguments: Sequence[Argument], meanwhile: Meanwhile | None = None
-    ) -> Any:
-        """``meanwhile`` is called while Valkey works. It must not raise, and may be called more than once."""
+    def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
         try:
-            return self.call("EVALSHA", script.sha, len(keys), *keys, *arguments, meanwhile=meanwhile)
+            return self.call("EVALSHA", script.sha, len(keys), *keys, *arguments)
         except hiredis.ReplyError as error:
             if not str(error).startswith("NOSCRIPT"):
                 raise
         return self.call("EVAL", script.source, len(keys), *keys, *arguments)
 
-    def call(self, *command: Argument, meanwhile: Meanwhile | None = None) -> Any:
-        (self._quick or self._socket).sendall(_pack(command))
-        if meanwhile is not None:
-            meanwhile()
+    def call(self, *command: Argument) -> Any:
+        self._socket.sendall(pack(command))
         while (answer := self._reader.gets()) is False:
-            received = self._quick.received() if self._quick else None
-            if received is None:
-                received = self._socket.recv(65_536)
+            received = self._socket.recv(65_536)
             if not received:
                 raise ConnectionError("Valkey closed the connection")
             self._reader.feed(received)
@@ -81,8 +80,6 @@ class Connection:
         return answer
 
     def close(self) -> None:
-        if self._quick:
-            self._quick.forget()
         with suppress(OSError):
             self._socket.close()
 

@@ -13,7 +13,7 @@ from functools import partial
 from importlib import import_module
 
 from granian import Granian
-from granian.constants import HTTPModes, Interfaces
+from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
 
@@ -54,6 +54,7 @@ def serve(service: Service, *, host: str = "127.0.0.1", port: int | None = None,
         address=host,
         port=port,
         interface=Interfaces.RSGI if service.faces_clients else Interfaces.WSGI,
+        loop=Loops.uvloop if service.faces_clients else Loops.asyncio,
         http=HTTPModes.http1,
         websockets=False,
         workers=settings.workers,

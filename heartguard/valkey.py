@@ -1,4 +1,4 @@
-"""Valkey/Redis with time limits: redis-py for ordinary use, a bare connection for the hot path."""
+"""Valkey/Redis with time limits, for threads: redis-py for ordinary use, a bare connection for scripts."""
 
 import threading
 import time
@@ -13,10 +13,7 @@ from redis.retry import Retry
 
 from .errors import Unavailable
 from .logs import log
-from .resp import CONNECT_TIMEOUT, TIMEOUT, Argument, Connection, Meanwhile, Script
-
-RETRY_AFTER = 1.0
-"""Seconds to leave a Valkey alone that did not answer; then one call tries it, while the others still fail at once."""
+from .resp import CONNECT_TIMEOUT, RETRY_AFTER, TIMEOUT, Argument, Connection, Script
 
 REVOKED_TOKEN = "revoked:jti:"
 REVOKED_SESSION = "revoked:sid:"
@@ -68,15 +65,12 @@ class FastValkey:
     def away(self) -> bool:
         return self._away
 
-    def run(
-        self, script: Script, keys: Sequence[str], arguments: Sequence[Argument], meanwhile: Meanwhile | None = None
-    ) -> tuple[Any, bytes]:
+    def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> tuple[Any, bytes]:
         """The script's answer, and the ``run_id`` of the Valkey process that gave it.
 
-        ``meanwhile`` is work for the time that Valkey takes: it must not raise, and may be called twice or never.
         Raises :class:`Unavailable` where there is no answer within the time limit.
         """
-        return self._guarded(lambda connection: (connection.run(script, keys, arguments, meanwhile), connection.run_id))
+        return self._guarded(lambda connection: (connection.run(script, keys, arguments), connection.run_id))
 
     def ping(self) -> None:
         self._guarded(lambda connection: connection.call("PING"))

@@ -14,7 +14,20 @@ from services.gateway.src.reports import Reports
 from services.gateway.src.routes import Route
 from services.gateway.src.visit import Visit
 
-ENVIRON = {"REQUEST_METHOD": "POST", "PATH_INFO": "/auth/login", "REMOTE_ADDR": "192.0.2.1"}
+
+class Scope:
+    """A request as the web server describes it (RSGI)."""
+
+    http_version = "1.1"
+    server = "127.0.0.1:5000"
+    client = "192.0.2.1:54321"
+    scheme = "http"
+    path = "/auth/login"
+    query_string = ""
+    headers: dict[str, str] = {}
+
+    def __init__(self, method: str) -> None:
+        self.method = method
 
 
 class Full(io.RawIOBase):
@@ -29,7 +42,7 @@ class Full(io.RawIOBase):
 
 def test_a_log_that_cannot_be_written_fails_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
     lost = instruments.LINES_LOST._value.get()
-    visit = Visit(dict(ENVIRON), Addresses(()))
+    visit = Visit(Scope("POST"), Addresses(()))
     visit.route = Route(service="auth", method="POST", path="/auth/login", audience=Audience.PUBLIC, max_body=0)
     reports = Reports("INFO")
     with monkeypatch.context() as patched:
@@ -43,7 +56,7 @@ def test_a_log_that_cannot_be_written_fails_no_request(monkeypatch: pytest.Monke
 
 
 def test_unknown_methods_share_one_label() -> None:
-    visit = Visit({**ENVIRON, "REQUEST_METHOD": "BREW"}, Addresses(()))
+    visit = Visit(Scope("BREW"), Addresses(()))
     Reports("ERROR").report(visit, 405)
     assert metrics.REQUESTS.labels("gateway", "other", "unknown", 405)._value.get() >= 1
 

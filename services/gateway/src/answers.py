@@ -1,19 +1,19 @@
 """Answers of services: complete ones, long ones that are still coming, and what they look like when they fail."""
 
-from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import msgspec
 
 from heartguard.models.common import Error
 
-Headers = list[tuple[str, str]]
+from .rsgi import Headers
 
 
 class Rest(Protocol):
     """What is still to come of a long answer. :meth:`close` may be called at any time, and lets go of the upstream."""
 
-    def read(self) -> bytes | None: ...
+    async def read(self) -> bytes | None:
+        """The next piece, None at the end. An error means that the answer is cut short, and cannot be mended."""
 
     def close(self) -> None: ...
 
@@ -30,32 +30,11 @@ class Answer:
         self.body = body
         self.rest = rest
 
-
-class Stream:
-    """A long answer on its way; the web server closes it, at its end or when the client has gone."""
-
-    def __init__(self, begun: bytes, rest: Rest, done: Callable[[], None]) -> None:
-        self._begun = begun
-        self._rest = rest
-        self._done: Callable[[], None] | None = done
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        if self._begun:
-            begun, self._begun = self._begun, b""
-            return begun
-        chunk = self._rest.read()
-        if chunk is None:
-            raise StopIteration
-        return chunk
-
-    def close(self) -> None:
-        self._rest.close()
-        done, self._done = self._done, None
-        if done is not None:
-            done()
+    @property
+    def length(self) -> str | None:
+        """The length that the service states; it means nothing for an answer in chunks."""
+        found = dict(self.headers)
+        return None if "transfer-encoding" in found else found.get("content-length")
 
 
 class _JsonError(msgspec.Struct):

@@ -1,6 +1,5 @@
 """Tokens, verified once and then remembered for as long as they are good."""
 
-import threading
 import time
 
 from heartguard.keyring import KeyRing
@@ -10,7 +9,7 @@ REMEMBERED = 4096
 
 
 class Authenticator:
-    """Verifies ``Authorization`` headers. Thread-safe.
+    """Verifies ``Authorization`` headers, for one event loop.
 
     Only good ones are remembered, so that nobody can fill the memory with bad ones. Whether a
     token was revoked is not its business: that is asked for every request. What an older key ring
@@ -21,7 +20,6 @@ class Authenticator:
         self._tokens = tokens
         self._size = size
         self._known: dict[str, tuple[Claims, KeyRing]] = {}
-        self._lock = threading.Lock()
 
     def claims(self, authorization: str | None) -> Claims:
         """Raises :class:`heartguard.errors.Unauthorized`."""
@@ -31,9 +29,8 @@ class Authenticator:
             return known[0]
         claims = self._tokens.verify(bearer(authorization))
         assert authorization is not None
-        with self._lock:
-            self._known.pop(authorization, None)
-            if len(self._known) >= self._size:
-                del self._known[next(iter(self._known))]
-            self._known[authorization] = claims, ring
+        self._known.pop(authorization, None)
+        if len(self._known) >= self._size:
+            del self._known[next(iter(self._known))]
+        self._known[authorization] = claims, ring
         return claims

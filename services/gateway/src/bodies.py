@@ -4,18 +4,26 @@ A body that is cut short or too long never reaches a service, and memory stays b
 longer than :data:`IN_MEMORY` goes to a temporary file.
 """
 
-from collections.abc import Iterator
+import asyncio
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from tempfile import TemporaryFile
 from typing import IO
-from wsgiref.types import WSGIEnvironment
 
 from heartguard.errors import Malformed, ServiceError, Unavailable
+
+from .rsgi import Protocol
 
 CHUNK = 64 * 1024
 IN_MEMORY = 256 * 1024
 """Bytes of a body that are kept in memory."""
+PATIENCE = 10.0
+"""Seconds that a body may take, and then one more for each :data:`SLOWEST` bytes that have come."""
+SLOWEST = 8 * 1024
+MOST_DIGITS = 18
+"""Of a length; Python refuses to read thousands."""
 
 
 class Body:
@@ -83,34 +91,39 @@ class Spool:
                 self._file.close()
 
 
-def receive(environ: WSGIEnvironment, stated: int) -> Body:
-    """The body from a WSGI server's own input."""
-    if not stated:
-        return Body(b"") if environ.get("CONTENT_LENGTH") else NONE
+async def receive(protocol: Protocol, stated: int, patience: float = PATIENCE) -> Body:
+    """The body, complete. Raises 408 where it does not come in time, 400 where it ends too early."""
     spool = Spool(stated)
+    begun = time.monotonic()
     try:
-        while spool.missing and (piece := environ["wsgi.input"].read(min(CHUNK, spool.missing))):
-            spool.add(piece)
+        pieces = aiter(protocol)
+        while spool.missing:
+            async with asyncio.timeout(begun + patience + spool.received / SLOWEST - time.monotonic()):
+                spool.add(bytes(await anext(pieces)))
         return spool.body()
-    except BaseException:
+    except BaseException as error:
         spool.discard()
+        if isinstance(error, TimeoutError):
+            raise ServiceError(408, "The body did not come in time") from error
+        if isinstance(error, StopAsyncIteration | OSError):
+            raise Malformed("The body ends before its stated length") from error
         raise
 
 
-def expected_length(environ: WSGIEnvironment, limit: int) -> int:
+def expected_length(headers: Mapping[str, str], limit: int) -> int:
     """The length of the body. Raises 413 where it is over ``limit``, 400 where it is not said clearly, 411 for chunks.
 
     The web server hands over a body in chunks that is malformed, or cut short, as if it were complete. A service
     would take the half for the whole, and nobody could tell.
     """
-    length = environ.get("CONTENT_LENGTH") or None
-    encoding = environ.get("HTTP_TRANSFER_ENCODING")
+    length = headers.get("content-length")
+    encoding = headers.get("transfer-encoding")
     if encoding is None:
         if length is None:
             return 0
         if not (length.isascii() and length.isdecimal()):
             raise Malformed("Content-Length is not a number")
-        if int(length) > limit:
+        if len(length) > MOST_DIGITS or int(length) > limit:
             raise ServiceError(413)
         return int(length)
     if length is not None:

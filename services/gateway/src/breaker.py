@@ -1,6 +1,5 @@
 """A circuit breaker: leaves a service alone that keeps failing, and finds out by itself when it is back."""
 
-import threading
 import time
 
 from heartguard.errors import Unavailable
@@ -14,7 +13,7 @@ PAUSE = 0.5
 
 
 class Breaker:
-    """The circuit of one upstream. Thread-safe.
+    """The circuit of one upstream, for one event loop.
 
     Closed, every request passes. Open, none does. After :data:`PAUSE` it is half open: one request
     passes, and its outcome closes the circuit or opens it again.
@@ -24,38 +23,29 @@ class Breaker:
         self._upstream = upstream
         self._limit = failures
         self._pause = pause
-        self._lock = threading.Lock()
         self._failures = 0
         self._opened_at = 0.0
         self._trying = False
         instruments.CIRCUIT.labels(upstream).set(instruments.CLOSED)
 
     def enter(self) -> None:
-        """Ask to pass; raises :class:`Unavailable` (503). Whoever passes must call :meth:`succeeded` or :meth:`failed`.
-
-        Nothing is locked while all is well.
-        """
+        """Ask to pass; raises :class:`Unavailable` (503). Who passes must call :meth:`succeeded` or :meth:`failed`."""
         if self._failures < self._limit:
             return
-        with self._lock:
-            waited = time.monotonic() - self._opened_at
-            if self._failures >= self._limit:
-                if self._trying or waited < self._pause:
-                    raise Unavailable(f"The {self._upstream} service is unavailable for now")
-                self._trying = True
-                instruments.CIRCUIT.labels(self._upstream).set(instruments.HALF_OPEN)
+        if self._trying or time.monotonic() - self._opened_at < self._pause:
+            raise Unavailable(f"The {self._upstream} service is unavailable for now")
+        self._trying = True
+        instruments.CIRCUIT.labels(self._upstream).set(instruments.HALF_OPEN)
 
     def succeeded(self) -> None:
         if self._failures:
-            with self._lock:
-                self._failures = 0
-                self._trying = False
-                instruments.CIRCUIT.labels(self._upstream).set(instruments.CLOSED)
+            self._failures = 0
+            self._trying = False
+            instruments.CIRCUIT.labels(self._upstream).set(instruments.CLOSED)
 
     def failed(self) -> None:
-        with self._lock:
-            self._failures += 1
-            self._trying = False
-            if self._failures >= self._limit:
-                self._opened_at = time.monotonic()
-                instruments.CIRCUIT.labels(self._upstream).set(instruments.OPEN)
+        self._failures += 1
+        self._trying = False
+        if self._failures >= self._limit:
+            self._opened_at = time.monotonic()
+            instruments.CIRCUIT.labels(self._upstream).set(instruments.OPEN)

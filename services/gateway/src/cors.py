@@ -1,5 +1,7 @@
 """Cross-origin requests: browsers of allowed origins may call, and read what the gateway says of itself."""
 
+from .rsgi import Headers
+
 METHODS = "GET, HEAD, POST, PUT, DELETE, OPTIONS"
 REQUEST_HEADERS = (
     "Accept, Authorization, Content-Encoding, Content-Type, If-Match, If-None-Match, X-Request-ID, traceparent"
@@ -11,11 +13,9 @@ RESPONSE_HEADERS = (
 MAX_AGE = 600
 """Seconds that a browser may remember a preflight's answer."""
 
-_COOKIES = ("Access-Control-Allow-Credentials", "true")
+_COOKIES = ("access-control-allow-credentials", "true")
 """So that a portal on an origin of its own keeps the cookie by which signing in knows the device. No cookie gives
 any right: what a page of another site could make a browser send with one, it could send without."""
-
-Headers = list[tuple[str, str]]
 
 
 class Cors:
@@ -29,20 +29,20 @@ class Cors:
         if origin is None or origin not in self._allowed:
             return []
         return [
-            ("Access-Control-Allow-Origin", origin),
+            ("access-control-allow-origin", origin),
             _COOKIES,
-            ("Access-Control-Expose-Headers", RESPONSE_HEADERS),
+            ("access-control-expose-headers", RESPONSE_HEADERS),
         ]
 
     def preflight(self, origin: str | None) -> Headers:
         """For the answer to ``OPTIONS``."""
-        headers = [("Vary", "Accept, Origin, Access-Control-Request-Method, Access-Control-Request-Headers")]
+        headers = [("vary", "Accept, Origin, Access-Control-Request-Method, Access-Control-Request-Headers")]
         if origin is not None and origin in self._allowed:
             headers += [
-                ("Access-Control-Allow-Origin", origin),
+                ("access-control-allow-origin", origin),
                 _COOKIES,
-                ("Access-Control-Allow-Methods", METHODS),
-                ("Access-Control-Allow-Headers", REQUEST_HEADERS),
-                ("Access-Control-Max-Age", str(MAX_AGE)),
+                ("access-control-allow-methods", METHODS),
+                ("access-control-allow-headers", REQUEST_HEADERS),
+                ("access-control-max-age", str(MAX_AGE)),
             ]
         return headers

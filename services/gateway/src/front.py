@@ -1,170 +1,161 @@
-"""The gateway's face to the web server: clients are waited for here, work is done on threads.
+"""The gateway's face to the web server: every request comes in here, and every answer goes out.
 
-granian calls :class:`Front` on an event loop (its RSGI interface). Bodies come in and answers go out
-on the loop, each with a time limit, so that a client that sends or reads slowly, or not at all,
-holds no thread; the WSGI application only ever sees bodies that are complete. (Behind granian's WSGI
-interface four such clients, one a thread, stop everything: its reads and writes have no time limit.)
+granian calls :class:`Front` on an event loop (its RSGI interface). All that clients, Valkey and services are waited
+for is waited for on that loop, each wait with a time limit, so that nobody who is slow holds up anybody else. The
+order of work is the contract's: request ids, CORS preflight, rate limit, token, revocation, policy, proxy, audit
+event, log.
 """
 
 import asyncio
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol, TypeVar
-from urllib.parse import unquote_to_bytes
-from wsgiref.types import WSGIEnvironment
+from collections.abc import Callable, Sequence, Set
 
-from heartguard.errors import Malformed, ServiceError, Unavailable
+from heartguard.codec import encode_error
+from heartguard.errors import ServiceError, Unavailable
+from heartguard.logs import log
+from heartguard.services import SERVICES
 
-from .answers import Stream
-from .bodies import Spool
-from .proxy import BODY, REFUSED, Proxy
+from .addresses import Addresses
+from .answers import Answer
+from .bridge import Bridge
+from .cors import Cors
+from .guard import Guard
+from .headers import VARY, from_service
+from .incoming import Nonsense
+from .outlet import Outlet
+from .own_pages import OwnPages
+from .proxy import Proxy
+from .reports import Reports
+from .routes import is_proxied
+from .rsgi import Headers, Protocol, Scope
+from .visit import Visit
+from .wire import Broken, TooSlow
 
-PATIENCE = 10.0
-"""Seconds that a body may take, and then one more for each :data:`SLOWEST` bytes that have come."""
-SLOWEST = 8 * 1024
-SEND_TIMEOUT = 30.0
-"""Seconds that a client may take to make room for the next piece of a long answer."""
-WAITING = 1024
-"""How many requests may be at work, or wait for a thread; the next one is told to come back."""
+PREFIX = SERVICES["gateway"].prefix
+MOST_AT_WORK = 1024
+"""How many requests may be at work; the next one is told to come back."""
 
-Headers = list[tuple[str, str]]
-T = TypeVar("T")
+_WITHOUT_BODY = frozenset({204, 304})
 
-
-class Scope(Protocol):
-    """What granian tells of a request. ``client`` is address and port; ``path`` is as it was sent."""
-
-    http_version: str
-    server: str
-    client: str
-    scheme: str
-    method: str
-    path: str
-    query_string: str
-    headers: Any
+Begun = tuple[Answer, Headers, Outlet]
+"""A long answer, what is to be said before it, and where it is to go."""
 
 
 class Front:
     """The gateway as an RSGI application."""
 
-    def __init__(self, proxy: Proxy, *, threads: int, patience: float = PATIENCE) -> None:
+    def __init__(
+        self,
+        pages: OwnPages,
+        *,
+        own_paths: Set[str],
+        proxy: Proxy,
+        addresses: Addresses,
+        cors: Cors,
+        guard: Guard,
+        reports: Reports,
+        bridge: Bridge,
+        closing: Sequence[Callable[[], None]],
+    ) -> None:
+        self._pages = pages
+        self._own_paths = own_paths
         self._proxy = proxy
-        self._threads = ThreadPoolExecutor(threads, "gateway")
-        self._patience = patience
+        self._addresses = addresses
+        self._cors = cors
+        self._guard = guard
+        self._reports = reports
+        self._bridge = bridge
+        self._closing = closing
         self._at_work = 0
 
-    async def __rsgi__(self, scope: Scope, protocol: Any) -> None:
-        environ = environ_of(scope)
-        if self._at_work >= WAITING:
-            environ[REFUSED] = Unavailable()
-            return protocol.response_bytes(*_call(self._proxy, environ))  # type: ignore[no-any-return]
+    def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._bridge.leads_to(loop)
+
+    def __rsgi_del__(self, _loop: asyncio.AbstractEventLoop) -> None:
+        for close in self._closing:
+            close()
+
+    async def __rsgi__(self, scope: Scope, protocol: Protocol) -> None:
+        visit = Visit(scope, self._addresses)
         self._at_work += 1
         try:
-            if environ.get("CONTENT_LENGTH") not in {None, "0"}:
-                await self._receive(environ, protocol)
-            status, headers, body = await self._work(lambda: _call(self._proxy, environ))
-            if isinstance(body, bytes):
-                protocol.response_bytes(status, headers, body)
-            else:
-                await self._stream(protocol.response_stream(status, headers), body)
+            if (begun := await self._begin(visit, scope, protocol)) is not None:
+                await self._send(visit, protocol, *begun)
         finally:
             self._at_work -= 1
 
-    def _work(self, call: Callable[[], T]) -> asyncio.Future[T]:
-        return asyncio.get_running_loop().run_in_executor(self._threads, call)
-
-    async def _receive(self, environ: WSGIEnvironment, protocol: Any) -> None:
-        """Take the body in, if the request may have one; what is wrong with it is left to the proxy to tell."""
-        stated = await self._work(lambda: self._proxy.admit(environ))
-        if not stated:
-            return
-        spool = Spool(stated)
-        begun = time.monotonic()
+    async def _begin(self, visit: Visit, scope: Scope, protocol: Protocol) -> Begun | None:
+        """Answer; a long answer is returned, to be sent."""
         try:
-            pieces = aiter(protocol)
-            while spool.missing:
-                async with asyncio.timeout(begun + self._patience + spool.received / SLOWEST - time.monotonic()):
-                    spool.add(bytes(await anext(pieces)))
-            environ[BODY] = spool.body()
-        except (ServiceError, TimeoutError, StopAsyncIteration, OSError) as error:
-            spool.discard()
-            environ[REFUSED] = _reason(error)
-        except BaseException:
-            spool.discard()
+            if self._at_work > MOST_AT_WORK:
+                raise Unavailable
+            if visit.method == "OPTIONS":
+                self._finish(visit, 204, [*visit.told(), *self._cors.preflight(visit.origin)], b"", protocol)
+            elif is_proxied(visit.path):
+                return self._pass_back(visit, await self._proxy.answer(visit, protocol), protocol)
+            else:
+                await self._own_page(visit, scope, protocol)
+        except ServiceError as error:
+            self._refuse(visit, error, protocol)
+        except Exception as error:  # noqa: BLE001 - whatever happens, the client gets the contract's error
+            log.error("failure", status=500, request_id=visit.request_id, exc_info=error)
+            self._refuse(visit, ServiceError(500), protocol)
+        return None
+
+    def _pass_back(self, visit: Visit, answer: Answer, protocol: Protocol) -> Begun | None:
+        headers = from_service(answer.headers)
+        headers += visit.told()
+        headers += self._cors.actual(visit.origin)
+        if (answer.rest is not None or visit.method == "HEAD") and answer.length is not None:
+            headers.append(("content-length", answer.length))
+        if answer.rest is None:
+            self._finish(visit, answer.status, headers, answer.body, protocol)
+            return None
+        try:
+            return answer, headers, Outlet()
+        except Unavailable:
+            answer.rest.close()
             raise
 
-    async def _stream(self, transport: Any, stream: Stream) -> None:
+    async def _own_page(self, visit: Visit, scope: Scope, protocol: Protocol) -> None:
+        """Let Flask answer, and report; what nobody stated counts against the limit."""
+        if visit.path not in self._own_paths:
+            await self._guard.limit(visit)
+        status, headers, body = await self._pages.answer(visit, scope)
+        protocol.response_bytes(status, [*headers, *visit.told(), *self._cors.actual(visit.origin)], body)
+
+    def _finish(self, visit: Visit, status: int, headers: Headers, body: bytes, protocol: Protocol) -> None:
+        protocol.response_bytes(status, headers, b"" if status in _WITHOUT_BODY else body)
+        self._reports.report(visit, status)
+
+    async def _send(self, visit: Visit, protocol: Protocol, answer: Answer, headers: Headers, outlet: Outlet) -> None:
         """Send a long answer. An error ends the connection: what has been sent cannot be taken back."""
+        assert answer.rest is not None
+        piece: bytes | None = answer.body
         try:
-            pieces = iter(stream)
-            while (piece := await self._work(lambda: next(pieces, None))) is not None:
-                async with asyncio.timeout(SEND_TIMEOUT):
-                    await transport.send_bytes(piece)
+            await outlet.begin(protocol, answer.status, headers)
+            while piece:
+                await outlet.send(piece)
+                piece = await answer.rest.read()
+        except (Broken, Nonsense, TooSlow, OSError) as error:
+            log.info("broken off", request_id=visit.request_id, error=repr(error))
         finally:
-            await self._work(stream.close)
+            outlet.close()
+            answer.rest.close()
+            self._reports.report(visit, answer.status)
 
-
-def _reason(error: BaseException) -> ServiceError:
-    if isinstance(error, ServiceError):
-        return error
-    if isinstance(error, TimeoutError):
-        return ServiceError(408, "The body did not come in time")
-    return Malformed("The body ends before its stated length")
-
-
-def _call(proxy: Proxy, environ: WSGIEnvironment) -> tuple[int, Headers, bytes | Stream]:
-    """The application's answer: complete, or still coming."""
-    begun: list[tuple[str, Headers]] = []
-
-    def start_response(status: str, headers: Headers, _exc_info: object = None) -> Callable[[bytes], object]:
-        begun[:] = [(status, headers)]
-        return _no_write
-
-    body = proxy(environ, start_response)
-    (status, headers), *_ = begun
-    headers = [(name.lower(), value) for name, value in headers]
-    if isinstance(body, Stream):
-        return int(status[:3]), headers, body
-    try:
-        return int(status[:3]), headers, b"".join(body)
-    finally:
-        if close := getattr(body, "close", None):
-            close()
-
-
-def _no_write(_piece: bytes) -> None:
-    raise TypeError("Applications here return their answers")
-
-
-def environ_of(scope: Scope) -> WSGIEnvironment:
-    """The request as WSGI has it (PEP 3333). Headers that come twice are joined by a comma."""
-    address, _, port = scope.client.rpartition(":")
-    name, _, server_port = scope.server.rpartition(":")
-    environ: WSGIEnvironment = {
-        "REQUEST_METHOD": scope.method,
-        "SCRIPT_NAME": "",
-        "PATH_INFO": unquote_to_bytes(scope.path).decode("latin-1") if "%" in scope.path else scope.path,
-        "QUERY_STRING": scope.query_string,
-        "SERVER_NAME": name,
-        "SERVER_PORT": server_port,
-        "SERVER_PROTOCOL": f"HTTP/{scope.http_version}",
-        "REMOTE_ADDR": address.strip("[]"),
-        "REMOTE_PORT": port,
-        "wsgi.version": (1, 0),
-        "wsgi.url_scheme": scope.scheme,
-        "wsgi.multithread": True,
-        "wsgi.multiprocess": True,
-        "wsgi.run_once": False,
-    }
-    for header, value in _headers(scope):
-        key = _KEYS.get(header) or "HTTP_" + header.upper().replace("-", "_")
-        environ[key] = f"{environ[key]},{value}" if key in environ else value
-    return environ
-
-
-_KEYS = {"content-type": "CONTENT_TYPE", "content-length": "CONTENT_LENGTH"}
-
-
-def _headers(scope: Scope) -> Iterator[tuple[str, str]]:
-    yield from scope.headers.items()
+    def _refuse(self, visit: Visit, error: ServiceError, protocol: Protocol) -> None:
+        if error.status >= 500:
+            log.warning("refused", status=error.status, request_id=visit.request_id, error=repr(error.__cause__))
+        fmt = visit.format
+        body = encode_error(error.body(PREFIX, visit.request_id), fmt)
+        headers = [
+            ("content-type", fmt.value),
+            ("content-length", str(len(body))),
+            ("cache-control", "no-store"),
+            ("vary", VARY),
+            ("x-content-type-options", "nosniff"),
+            *((name.lower(), value) for name, value in error.headers.items()),
+            *visit.told(),
+            *self._cors.actual(visit.origin),
+        ]
+        self._finish(visit, error.status, headers, b"" if visit.method == "HEAD" else body, protocol)

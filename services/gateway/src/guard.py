@@ -2,8 +2,7 @@
 
 from heartguard.errors import Unauthorized
 from heartguard.policy import Audience, authorize
-from heartguard.ratelimit import Bucket, Policy, RateLimiter
-from heartguard.resp import Meanwhile
+from heartguard.ratelimit import AsyncRateLimiter, Bucket, Policy
 from heartguard.settings import Rate
 from heartguard.tokens import Claims
 
@@ -14,12 +13,12 @@ from .visit import Visit
 
 
 class Guard:
-    """Admits requests, or raises what they are to be told. Thread-safe."""
+    """Admits requests, or raises what they are to be told. For one event loop."""
 
     def __init__(
         self,
         authenticator: Authenticator,
-        limiter: RateLimiter,
+        limiter: AsyncRateLimiter,
         revocations: Revocations,
         *,
         rate: Rate,
@@ -32,31 +31,24 @@ class Guard:
         self._per_user = Policy("user", rate)
         self._strict = Policy("auth", strict_rate)
 
-    def limit(self, visit: Visit) -> None:
+    async def limit(self, visit: Visit) -> None:
         """Count a request that leads nowhere: 429 where there have been too many."""
-        self._take(visit, None, strict=False)
+        await self._take(visit, None, strict=False)
 
-    def admit(
-        self,
-        visit: Visit,
-        audience: Audience,
-        *,
-        optional_caller: bool = False,
-        strict: bool = False,
-        meanwhile: Meanwhile | None = None,
+    async def admit(
+        self, visit: Visit, audience: Audience, *, optional_caller: bool = False, strict: bool = False
     ) -> None:
         """Raise 429, 401, 503 (nobody can tell whether the token was revoked) or 403; else note the caller.
 
-        ``meanwhile`` is work for the time that Valkey takes, see :meth:`heartguard.valkey.FastValkey.run`.
         The token is verified first, for its user's bucket, but what is wrong with it is told after the limit.
         """
         claims, bad_token = self._verify(visit, audience, optional_caller=optional_caller)
-        self._take(visit, claims, strict=strict, meanwhile=meanwhile)
+        await self._take(visit, claims, strict=strict)
         if bad_token is not None:
             raise bad_token
         if claims is not None:
             assert visit.taken is not None
-            self._revocations.check(claims, visit.authorization, visit.taken)
+            await self._revocations.check(claims, visit.authorization, visit.taken)
             visit.claims = claims
         authorize(Audience.ADMIN if audience is Audience.INTERNAL else audience, claims)
 
@@ -71,14 +63,14 @@ class Guard:
         except Unauthorized as error:
             return None, error
 
-    def _take(self, visit: Visit, claims: Claims | None, *, strict: bool, meanwhile: Meanwhile | None = None) -> None:
+    async def _take(self, visit: Visit, claims: Claims | None, *, strict: bool) -> None:
         owner = visit.address.owner
         buckets = [Bucket(self._strict if strict else self._per_ip, owner)]
         if claims is None:
-            taken = self._limiter.take(buckets, (), meanwhile)
+            taken = await self._limiter.take(buckets)
         else:
             buckets.append(Bucket(self._per_user, claims.sub))
-            taken = self._limiter.take(buckets, self._revocations.keys(claims), meanwhile)
+            taken = await self._limiter.take(buckets, self._revocations.keys(claims))
         visit.taken = taken
         if not taken.allowed:
             for policy in taken.exhausted:

@@ -1,11 +1,10 @@
 """Which headers pass, in both directions (section 1 of the contract)."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import lru_cache
-from wsgiref.types import WSGIEnvironment
 
-Headers = list[tuple[str, str]]
+from .rsgi import Headers
 
 HOP_BY_HOP = frozenset(
     {
@@ -22,27 +21,29 @@ _NOT_FROM_CLIENTS = re.compile(
 )
 """What would tell a service who is calling and from where: that is the gateway's to say, or nobody's."""
 
-_NAMES_KEPT = 4096
-_names: dict[str, str] = {}
+
+class _Passing(dict[str, bool]):
+    """Whether a client's header of that name passes. Remembered, up to a bound.
+
+    One with an underscore does not: servers that speak CGI or WSGI read it as a hyphen.
+    """
+
+    KEPT = 4096
+
+    def __missing__(self, name: str) -> bool:
+        passes = "_" not in name and name not in HOP_BY_HOP and not _NOT_FROM_CLIENTS.fullmatch(name)
+        if len(self) < self.KEPT:
+            self[name] = passes
+        return passes
 
 
-def _passing_name(key: str) -> str:
-    """The header's name for a WSGI key, empty for what does not pass. Remembered, up to a bound."""
-    name = key[5:].replace("_", "-").lower() if key.startswith("HTTP_") else ""
-    if name in HOP_BY_HOP or _NOT_FROM_CLIENTS.fullmatch(name):
-        name = ""
-    if len(_names) < _NAMES_KEPT:
-        _names[key] = name
-    return name
+_passing = _Passing()
 
 
-def from_client(environ: WSGIEnvironment, *, authorization: bool) -> Headers:
+def from_client(headers: Mapping[str, str], *, authorization: bool) -> Headers:
     """The client's headers that a service gets to see; ``authorization`` only where the route reads it."""
-    names = _names if environ.keys() <= _names.keys() else {key: _passing_name(key) for key in environ}
-    passed = [(name, value) for key, value in environ.items() if (name := names[key]) and value.isascii()]
-    if content_type := environ.get("CONTENT_TYPE"):
-        passed.append(("content-type", content_type))
-    return _less(passed, environ.get("HTTP_CONNECTION"), () if authorization else ("authorization",))
+    passed = [pair for pair in headers.items() if _passing[pair[0]] and pair[1].isascii()]
+    return _less(passed, headers.get("connection"), () if authorization else ("authorization",))
 
 
 def _less(headers: Headers, connection: str | None, names: Collection[str]) -> Headers:

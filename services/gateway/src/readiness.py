@@ -6,31 +6,39 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from heartguard.models.common import Ready
+from heartguard.pipeline import Pipeline
 from heartguard.probe import CHECK_TIMEOUT, Checks, Probe
-from heartguard.valkey import FastValkey
 
+from .bridge import Bridge
 from .upstream import Upstream
 
 BELIEVED = 1.0
 """Seconds that an answer is given again: the route is public, and each look asks every service."""
 
+PATIENCE = CHECK_TIMEOUT * 0.9
 VALKEY = "valkey"
 
 
 class Readiness:
     """Asks Valkey and each service. Thread-safe."""
 
-    def __init__(self, valkey: FastValkey, upstreams: Mapping[str, Upstream]) -> None:
+    def __init__(self, valkey: Pipeline, upstreams: Mapping[str, Upstream], bridge: Bridge) -> None:
         self._valkey = valkey
         self._upstreams = upstreams
+        self._bridge = bridge
         self._lock = threading.Lock()
         self._known: tuple[Ready | None, float] = (None, 0.0)
 
     def checks(self) -> Checks:
         """What ``/gateway/ready`` asks; each gives up a little before the probe would."""
-        asked: dict[str, Callable[[], object]] = {VALKEY: self._valkey.ping}
-        asked.update((u.name, partial(u.check, CHECK_TIMEOUT * 0.9)) for u in self._upstreams.values())
+        asked: dict[str, Callable[[], object]] = {
+            VALKEY: lambda: self._bridge.wait(self._valkey.ping(), PATIENCE),
+        }
+        asked.update((name, partial(self._check, upstream)) for name, upstream in self._upstreams.items())
         return asked
+
+    def _check(self, upstream: Upstream) -> None:
+        self._bridge.wait(upstream.check(PATIENCE), PATIENCE)
 
     def now(self, probe: Probe) -> Ready:
         """The state, at most :data:`BELIEVED` seconds old."""

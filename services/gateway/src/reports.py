@@ -1,4 +1,4 @@
-"""One line of log and one set of numbers for each request that the WSGI layer answers.
+"""One line of log and one set of numbers for each request that Flask does not answer.
 
 The line has the form of the kit's, but is written directly: structlog would take a tenth of the
 time that a proxied request takes.

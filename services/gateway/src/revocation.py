@@ -1,6 +1,5 @@
 """Whether a token was revoked: by the list in Valkey, or else by the auth service's word."""
 
-import threading
 import time
 
 import msgspec
@@ -25,12 +24,11 @@ _read = msgspec.json.Decoder(Introspection).decode
 
 
 class Revocations:
-    """Refuses revoked tokens, and every token while nobody can tell. Thread-safe."""
+    """Refuses revoked tokens, and every token while nobody can tell. For one event loop."""
 
     def __init__(self, auth: Upstream, tokens: Tokens) -> None:
         self._auth = auth
         self._tokens = tokens
-        self._lock = threading.Lock()
         self._active: dict[str, float] = {}
         self._service_token = ("", 0.0)
 
@@ -39,7 +37,7 @@ class Revocations:
         """What to look up in Valkey for a token."""
         return REVOKED_TOKEN + claims.jti, REVOKED_SESSION + claims.sid, REVOCATIONS_COMPLETE
 
-    def check(self, claims: Claims, authorization: str | None, taken: Taken) -> None:
+    async def check(self, claims: Claims, authorization: str | None, taken: Taken) -> None:
         """Raise :class:`Unauthorized` for a revoked token, :class:`Unavailable` where neither list nor auth can say.
 
         The list counts only where its marker names the very Valkey process that was asked.
@@ -50,20 +48,19 @@ class Revocations:
                 raise Unauthorized
             if complete_in is not None and complete_in == taken.run_id:
                 return
-        self._introspect(claims, bearer(authorization))
+        await self._introspect(claims, bearer(authorization))
 
-    def _introspect(self, claims: Claims, token: str) -> None:
+    async def _introspect(self, claims: Claims, token: str) -> None:
         now = time.monotonic()
         if self._active.get(claims.jti, 0.0) > now:
             return
-        if not self._ask(token):
+        if not await self._ask(token):
             raise Unauthorized
-        with self._lock:
-            self._active[claims.jti] = now + BELIEVED
-            while len(self._active) > REMEMBERED:
-                del self._active[next(iter(self._active))]
+        self._active[claims.jti] = now + BELIEVED
+        while len(self._active) > REMEMBERED:
+            del self._active[next(iter(self._active))]
 
-    def _ask(self, token: str) -> bool:
+    async def _ask(self, token: str) -> bool:
         headers = [
             ("authorization", f"Bearer {self._own_token()}"),
             ("content-type", "application/json"),
@@ -71,7 +68,7 @@ class Revocations:
         ]
         body = Body(msgspec.json.encode(IntrospectRequest(token=token)))
         try:
-            answer = self._auth.send("POST", "/auth/token/introspect", headers, body)
+            answer = await self._auth.send("POST", "/auth/token/introspect", headers, body)
             if answer.status != 200:
                 raise ValueError(f"introspection was answered {answer.status}")
             active = _read(answer.body).active

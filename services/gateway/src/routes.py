@@ -17,8 +17,8 @@ from heartguard.services import SERVICES
 SAFE_IN_PATH = "/-._~!$&'()*+,;=:@"
 """What RFC 3986 lets stand in a path as it is; all else is percent-encoded."""
 
-_SUSPICIOUS = re.compile(r"//|/\.{1,2}(/|\Z)|[\\\x00-\x1f\x7f]")
-"""Paths that two programs may read differently: empty and dot segments, backslashes, control characters."""
+_SUSPICIOUS = re.compile(r"//|/\.{1,2}(/|\Z)|[\\\x00-\x1f\x7f\ufffd]")
+"""Paths that two programs may read differently: empty and dot segments, backslashes, control characters, no UTF-8."""
 
 STRICTER = frozenset({"/auth/login", "/auth/register", "/auth/refresh"})
 """Where passwords and refresh tokens are tried (section 3 of the contract)."""
@@ -102,28 +102,18 @@ class Routes:
         return cls(msgspec.json.decode(file.read_bytes(), type=_Published).routes)
 
     def find(self, path: str) -> tuple[Template, str]:
-        """The template of ``path`` (decoded, as WSGI gives it) and the path to forward, encoded anew.
+        """The template of ``path`` (decoded) and the path to forward, encoded anew.
 
         Raises 400 for a path that could be read in several ways, 404 for one that nobody stated.
         """
         if template := self._fixed.get(path):
             return template, path
         if _SUSPICIOUS.search(path):
-            raise Malformed("The path has empty or dot segments, backslashes or control characters")
+            raise Malformed("The path has empty or dot segments, backslashes, control characters or no UTF-8")
         match = self._matcher.fullmatch(path)
         if match is None or match.lastindex is None:
             raise NotFound
-        return self._open[match.lastindex - 1], encode_path(path)
-
-
-def encode_path(path: str) -> str:
-    """The path percent-encoded; WSGI hands its bytes over as Latin-1. What is not UTF-8 is a 400."""
-    raw = path.encode("latin-1")
-    try:
-        raw.decode()
-    except UnicodeDecodeError:
-        raise Malformed("The path is not UTF-8") from None
-    return quote(raw, safe=SAFE_IN_PATH)
+        return self._open[match.lastindex - 1], quote(path, safe=SAFE_IN_PATH)
 
 
 PREFIXES = frozenset(service.path for service in SERVICES.values() if service.name != "gateway")

@@ -1,5 +1,6 @@
 """The services behind the gateway: pooled connections to each, and what can go wrong with them."""
 
+import asyncio
 import re
 import time
 from urllib.parse import quote
@@ -9,59 +10,75 @@ from heartguard.logs import log
 from heartguard.services import SERVICES
 
 from . import instruments
-from .answers import Answer, Headers
+from .answers import Answer
 from .bodies import NONE, Body
 from .breaker import Breaker
-from .wire import Broken, Connection, Nonsense, TooSlow, Where
+from .incoming import Nonsense
+from .rsgi import Headers
+from .wire import Broken, Connection, TooSlow, Where
 
-POOL_SIZE = 64
+AT_ONCE = 64
+"""How many requests a service may be asked at once, and connections that are kept for more; the others wait."""
 CRLF = "\r\n"
 BODILESS = frozenset({"GET", "HEAD"})
 IDEMPOTENT = BODILESS | {"PUT", "DELETE"}
 
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_CONTROL = bytes({*range(0x20), 0x7F} - {ord("\t")})
 """What no header may hold: it could end the header and begin another."""
 
 _NOT_IN_TARGET = re.compile(r"[^\x21-\x7e]")
 
 
 class Upstream:
-    """One service. Thread-safe."""
+    """One service, for one event loop."""
 
     def __init__(self, name: str, base_url: str, timeout: float, breaker: Breaker | None = None) -> None:
         self.name = name
         self._where = Where.parse(base_url)
         self._timeout = timeout
         self._idle: list[Connection] = []
+        self._places = asyncio.Semaphore(AT_ONCE)
         self._breaker = breaker or Breaker(name)
         self._timer = instruments.UPSTREAM.labels(name)
         self._failures = instruments.UPSTREAM_FAILURES.labels(name)
 
-    def send(self, method: str, target: str, headers: Headers, body: Body) -> Answer:
+    async def send(self, method: str, target: str, headers: Headers, body: Body) -> Answer:
         """Ask the service. ``target`` is the path, encoded, with the query string.
 
-        Raises 502 (no connection, or nonsense), 503 (open circuit) or 504 (no answer in time); 400 where the
-        request cannot be written down. An idempotent request is sent once more where the connection failed,
-        not where time ran out.
+        Raises 502 (no connection, or nonsense), 503 (open circuit, or too many ask) or 504 (no answer in time); 400
+        where the request cannot be written down. An idempotent request is sent once more where the connection
+        failed, not where time ran out.
         """
         head = self._head(method, target, headers, body)
-        self._breaker.enter()
-        begun = time.perf_counter()
+        if self._places.locked():
+            await self._turn()
+        else:
+            await self._places.acquire()
         try:
-            answer = self._attempts(method, head, body)
-        except BaseException as error:
-            raise self._failure(error) from error
+            self._breaker.enter()
+            begun = time.perf_counter()
+            answer = await self._asked(method, head, body)
+        finally:
+            self._places.release()
         self._breaker.succeeded()
         answer.seconds = time.perf_counter() - begun
         self._timer.observe(answer.seconds)
         return answer
 
-    def check(self, timeout: float) -> None:
+    async def _turn(self) -> None:
+        """Wait for a place."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._places.acquire()
+        except TimeoutError:
+            raise Unavailable(f"The {self.name} service has too much to do") from None
+
+    async def check(self, timeout: float) -> None:
         """Raise unless the service says within ``timeout`` seconds that it can work."""
-        connection = Connection(self._where, timeout)
+        connection = await Connection.connect(self._where, timeout)
         try:
             head = self._head("GET", f"{SERVICES[self.name].path}/ready", [("connection", "close")], NONE)
-            status = connection.ask("GET", head, NONE).status
+            status = (await connection.ask("GET", head, NONE)).status
         finally:
             connection.close()
         if status != 200:
@@ -73,38 +90,41 @@ class Upstream:
 
     def _head(self, method: str, target: str, headers: Headers, body: Body) -> bytes:
         fields = [f"{name}: {value}" for name, value in headers]
-        text = "".join(fields)
-        if not text.isprintable() and _CONTROL.search(text):
-            raise Malformed("The request cannot be passed on")
         if method not in BODILESS:
             fields.append(f"content-length: {body.length}")
         if _NOT_IN_TARGET.search(target):
             target = _NOT_IN_TARGET.sub(lambda found: quote(found[0], encoding="latin-1"), target)
-        begin = f"{method} {self._where.base}{target} HTTP/1.1\r\nhost: {self._where.authority}\r\n"
-        return f"{begin}{CRLF.join(fields)}\r\n\r\n".encode("ascii")
+        lines = [f"{method} {self._where.base}{target} HTTP/1.1", f"host: {self._where.authority}", *fields, "", ""]
+        head = CRLF.join(lines).encode("ascii")
+        if len(head) - len(head.translate(None, _CONTROL)) != len(CRLF) * (len(lines) - 1):
+            raise Malformed("The request cannot be passed on")
+        return head
 
-    def _attempts(self, method: str, head: bytes, body: Body) -> Answer:
+    async def _asked(self, method: str, head: bytes, body: Body) -> Answer:
         try:
-            return self._attempt(self._connection(), method, head, body)
-        except Broken:
-            if method not in IDEMPOTENT:
-                raise
-        return self._attempt(Connection(self._where, self._timeout), method, head, body)
-
-    def _connection(self) -> Connection:
-        """An idle connection, or a new one."""
-        while self._idle:
             try:
-                connection = self._idle.pop()
-            except IndexError:
-                break
+                return await self._attempt(self._kept() or await self._new(), method, head, body)
+            except Broken:
+                if method not in IDEMPOTENT:
+                    raise
+            return await self._attempt(await self._new(), method, head, body)
+        except BaseException as error:
+            raise self._failure(error) from error
+
+    def _kept(self) -> Connection | None:
+        """A connection that served before, if there is one that still can."""
+        while self._idle:
+            connection = self._idle.pop()
             if connection.fresh():
                 return connection
             connection.close()
-        return Connection(self._where, self._timeout)
+        return None
 
-    def _attempt(self, connection: Connection, method: str, head: bytes, body: Body) -> Answer:
-        answer = connection.ask(method, head, body)
+    async def _new(self) -> Connection:
+        return await Connection.connect(self._where, self._timeout)
+
+    async def _attempt(self, connection: Connection, method: str, head: bytes, body: Body) -> Answer:
+        answer = await connection.ask(method, head, body)
         if answer.rest is None:
             self.release(connection)
         else:
@@ -112,7 +132,8 @@ class Upstream:
         return answer
 
     def release(self, connection: Connection) -> None:
-        if connection.reusable() and len(self._idle) < POOL_SIZE:
+        if connection.reusable() and len(self._idle) < AT_ONCE:
+            connection.rest_until_asked()
             self._idle.append(connection)
         else:
             connection.close()
@@ -138,12 +159,11 @@ class _Rest:
         self._upstream = upstream
         self._connection: Connection | None = connection
 
-    def read(self) -> bytes | None:
-        """The next piece, None at the end. An error means that the answer is cut short, and cannot be mended."""
+    async def read(self) -> bytes | None:
         if self._connection is None:
             return None
         try:
-            piece = self._connection.read()
+            piece = await self._connection.read()
         except (Broken, TooSlow, Nonsense) as error:
             self._upstream.broke_off(error)
             self.close()

@@ -9,6 +9,7 @@ from heartguard.policy import Audience
 from heartguard.probe import Probe
 
 from .doorman import Doorman
+from .own_pages import VISIT
 from .pages import Pages
 from .readiness import Readiness
 
@@ -42,7 +43,7 @@ def expose(doorman: Doorman) -> Response:
 
     For callers from the networks in ``METRICS_ALLOW``, and for admins from anywhere.
     """
-    doorman.admit(request.environ)
+    doorman.admit(request.environ[VISIT])
     body, media_type = metrics.exposition()
     return Response(body, content_type=media_type)
 

@@ -3,7 +3,6 @@
 import time
 from itertools import count
 from secrets import token_hex
-from wsgiref.types import WSGIEnvironment
 
 from heartguard.context import request_id, traceparent
 from heartguard.errors import Malformed
@@ -13,6 +12,7 @@ from heartguard.tokens import Claims
 
 from .addresses import Address, Addresses
 from .routes import Route
+from .rsgi import Headers, Scope
 
 _PROCESS = token_hex(8)
 _next = count(1).__next__
@@ -21,48 +21,61 @@ _next = count(1).__next__
 class Visit:
     """What is known about a request. ``route`` and what stands below it are filled in on the way.
 
-    ``target`` and ``passed`` are what the service gets to see: path with query string, headers."""
+    ``path`` is decoded; ``headers`` holds one value for each name, in lower case.
+    """
 
     __slots__ = (
-        "address", "begun", "claims", "environ", "gateway_id", "method", "origin", "passed", "path",
-        "request_id", "route", "taken", "target", "trace", "upstream_seconds",
+        "address", "begun", "claims", "gateway_id", "headers", "http_version", "method", "origin", "path", "peer",
+        "query", "request_id", "route", "scheme", "taken", "trace", "upstream_seconds",
     )  # fmt: skip
 
-    def __init__(self, environ: WSGIEnvironment, addresses: Addresses) -> None:
+    def __init__(self, scope: Scope, addresses: Addresses) -> None:
         self.begun = time.perf_counter()
-        self.environ = environ
-        self.method: str = environ["REQUEST_METHOD"]
-        self.path: str = environ["PATH_INFO"]
-        self.request_id = request_id(environ.get("HTTP_X_REQUEST_ID"))
+        self.headers = headers = single(scope.headers.items())
+        self.method = scope.method
+        self.path = scope.path
+        self.query = scope.query_string
+        self.scheme = scope.scheme
+        self.http_version = scope.http_version
+        self.peer = scope.client.rpartition(":")[0].strip("[]")
+        self.request_id = request_id(headers.get("x-request-id"))
         self.gateway_id = f"{_PROCESS}-{_next():x}"
-        self.trace = traceparent(environ.get("HTTP_TRACEPARENT"))
-        self.origin: str | None = environ.get("HTTP_ORIGIN")
-        self.address: Address = addresses.client(environ.get("REMOTE_ADDR", ""), environ.get("HTTP_X_FORWARDED_FOR"))
+        self.trace = traceparent(headers.get("traceparent"))
+        self.origin = headers.get("origin")
+        self.address: Address = addresses.client(self.peer, headers.get("x-forwarded-for"))
         self.route: Route | None = None
-        self.target = ""
-        self.passed: list[tuple[str, str]] | None = None
         self.claims: Claims | None = None
         self.taken: Taken | None = None
         self.upstream_seconds: float | None = None
 
     @property
     def authorization(self) -> str | None:
-        return self.environ.get("HTTP_AUTHORIZATION")
+        return self.headers.get("authorization")
 
     @property
     def format(self) -> Format:
         """The format of an error; one that cannot be given in the format asked for comes in JSON."""
-        return negotiate(self.environ.get("HTTP_ACCEPT")) or Format.JSON
+        return negotiate(self.headers.get("accept")) or Format.JSON
 
-    def headers(self) -> list[tuple[str, str]]:
+    def told(self) -> Headers:
         """What the gateway says about the request in its answer."""
-        headers = [("X-Request-ID", self.request_id), ("X-Gateway-Request-ID", self.gateway_id)]
+        headers = [("x-request-id", self.request_id), ("x-gateway-request-id", self.gateway_id)]
         if self.taken is not None:
             headers += self.taken.headers()
         return headers
 
     def check_host(self) -> None:
-        """Raise 400 for no ``Host``, or for two (which the web server joins with a comma)."""
-        host = self.environ.get("HTTP_HOST", "")
-        if "," in host or (not host and self.environ.get("SERVER_PROTOCOL") == "HTTP/1.1"):
+        """Raise 400 for no ``Host``, or for two."""
+        host = self.headers.get("host", "")
+        if "," in host or (not host and self.http_version == "1.1"):
             raise Malformed("There must be one Host header")
+
+
+def single(pairs: Headers) -> dict[str, str]:
+    """The headers by name; the values of one that comes twice are joined by a comma (RFC 9110, section 5.3)."""
+    headers = dict(pairs)
+    if len(headers) < len(pairs):
+        headers.clear()
+        for name, value in pairs:
+            headers[name] = f"{headers[name]},{value}" if name in headers else value
+    return headers

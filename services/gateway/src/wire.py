@@ -1,44 +1,22 @@
-"""HTTP/1.1 to a service over one plain socket, parsed by llhttp: the hot path's client.
+"""HTTP/1.1 to a service over one connection of the event loop: the hot path's client."""
 
-The calling thread writes and reads by itself. A client library with threads of its own hands every
-request over twice, which alone costs more than all of this (see the benchmarks).
-"""
-
-import socket
+import asyncio
 import ssl
-import struct
-import time
-from contextlib import suppress
 from dataclasses import dataclass
+from typing import cast
 from urllib.parse import urlsplit
 
-from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
-
-from heartguard.sockets import Quick
-
-from .answers import Answer, Headers
+from .answers import Answer
 from .bodies import Body
+from .incoming import Incoming, Nonsense
 
 CONNECT_TIMEOUT = 1.0
-PIECE = 64 * 1024
 WHOLE = 64 * 1024
 """Answers up to this many bytes are passed on in one piece, with a length; longer ones as they come."""
-MOST_FRAMING = 64 * 1024
-"""Bytes of a head, of trailers, or of chunk headers that bring no data."""
 IDLE = 5.0
 """Seconds that a connection may wait for its next request: less than the services' own patience (10 s)."""
-
-
-_FRAMING = frozenset({"content-length", "transfer-encoding"})
-_NAMES_KEPT = 4096
-_names: dict[bytes, str] = {}
-
-
-def _remembered(name: bytes) -> str:
-    lowered = name.decode("ascii").lower()
-    if len(_names) < _NAMES_KEPT:
-        _names[name] = lowered
-    return lowered
+ANYTHING = 0
+ENDED = "the connection ended before the answer's end"
 
 
 class Broken(Exception):
@@ -47,10 +25,6 @@ class Broken(Exception):
 
 class TooSlow(Exception):
     """The service let the time limit pass."""
-
-
-class Nonsense(ValueError):
-    """What came is no answer that could be passed on."""
 
 
 @dataclass(frozen=True)
@@ -70,182 +44,183 @@ class Where:
         return cls(parts.scheme, parts.hostname or "", port, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"))
 
 
-class Connection:
-    """One connection, for one request at a time. Not thread-safe.
+class Connection(asyncio.Protocol):
+    """One connection, for one request at a time.
 
-    Every single wait is limited by ``timeout`` seconds, and so is the time until an answer has begun.
+    Every single wait is limited by ``timeout`` seconds, and so is the time until an answer has begun. One timer
+    watches over both, and over the time that the connection is idle; it is set anew only when it has run out.
     """
 
-    def __init__(self, where: Where, timeout: float) -> None:
+    def __init__(self, timeout: float) -> None:
+        self._loop = asyncio.get_running_loop()
         self._timeout = timeout
-        self._socket = _open(where, timeout)
-        self._quick = None if isinstance(self._socket, ssl.SSLSocket) else Quick(self._socket)
-        self._parser = HttpResponseParser(self)
-        self._idle_since = 0.0
-        self._begin("")
+        self._answer = Incoming()
+        self._failure: Exception | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._idle = self._open = self._full = self._held_up = self._cut = False
+        self._enough = WHOLE
+        self._deadline = self._loop.time() + timeout
 
-    def _begin(self, method: str) -> None:
-        self._headers: Headers = []
-        self._body: list[bytes] = []
-        self._held = 0
-        self._framing = 0
-        self._head_only = method == "HEAD"
-        self._begun = self._complete = self._keep = self._surplus = False
-        self._until_close = True
+    @classmethod
+    async def connect(cls, where: Where, timeout: float) -> "Connection":
+        """Raises :class:`Broken`."""
+        loop = asyncio.get_running_loop()
+        encrypted = ssl.create_default_context() if where.scheme == "https" else None
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                _, made = await loop.create_connection(lambda: cls(timeout), where.host, where.port, ssl=encrypted)
+        except TimeoutError as error:
+            raise Broken("no connection in time") from error
+        except OSError as error:
+            raise Broken(repr(error)) from error
+        return made
 
     def fresh(self) -> bool:
         """Whether it may serve again: not idle for too long, not hung up on, and nothing came unasked."""
-        if time.monotonic() - self._idle_since > IDLE:
-            return False
-        return self._quick is None or self._quick.received() is None
+        return self._open and self._loop.time() < self._deadline
 
-    def ask(self, method: str, head: bytes, body: Body) -> Answer:
+    async def ask(self, method: str, head: bytes, body: Body) -> Answer:
         """Send a request, and wait for its answer or the beginning of a long one.
 
         Raises :class:`Broken`, :class:`TooSlow` or :class:`Nonsense`; then the connection is closed.
         """
-        self._begin(method)
+        self._answer.expect(method)
+        self._idle = False
+        self._enough = WHOLE
+        self._deadline = self._loop.time() + self._timeout
         try:
-            self._send(head, body)
-            deadline = time.monotonic() + self._timeout
-            while not (self._complete or self._held > WHOLE):
-                self._receive()
-                if not self._complete and time.monotonic() > deadline:
-                    raise TooSlow
-            status = self._parser.get_status_code()
+            if body.file is None:
+                self._transport.write(head + body.content if body.content else head)
+            else:
+                await self._send(head, body)
+            if not self._answer.complete:
+                await self._until(WHOLE)
+            status = self._answer.status
             if not 200 <= status <= 599:
                 raise Nonsense(f"status {status}")
         except BaseException:
             self.close()
             raise
-        return Answer(status, self._headers, self._taken(), None if self._complete else self)
+        return Answer(status, self._answer.headers, self._taken(), None if self._answer.complete else self)
 
-    def _send(self, head: bytes, body: Body) -> None:
-        try:
-            if body.file is None:
-                (self._quick or self._socket).sendall(head + body.content if body.content else head)
+    async def _send(self, head: bytes, body: Body) -> None:
+        """Send a long body. A service may answer, and hang up, before it has all of it."""
+        self._transport.write(head)
+        for chunk in body.chunks():
+            if self._full:
+                await self._wait()
+            if self._answer.complete or self._failure is not None:
+                self._cut = True
                 return
-            self._socket.sendall(head)
-            for chunk in body.chunks():
-                self._socket.sendall(chunk)
-        except (BlockingIOError, TimeoutError, ssl.SSLWantWriteError) as error:
-            raise TooSlow from error
-        except OSError as error:
-            if body.file is None:
-                raise Broken(repr(error)) from error
-            # The service hung up in the middle of a long body: most likely it has said why.
+            self._deadline = self._loop.time() + self._timeout
+            self._transport.write(chunk)
+        self._deadline = self._loop.time() + self._timeout
 
-    def _receive(self) -> None:
-        held = self._held
-        try:
-            received = self._socket.recv(PIECE)
-        except (BlockingIOError, TimeoutError, ssl.SSLWantReadError) as error:
-            raise TooSlow from error
-        except OSError as error:
-            raise Broken(repr(error)) from error
-        if not received:
-            self._ended()
-            return
-        try:
-            self._parser.feed_data(received)
-        except (HttpParserError, HttpParserUpgrade) as error:
-            raise Nonsense(repr(error.__context__ or error)) from error
-        self._framing = self._framing + len(received) if self._held == held else 0
-        if self._framing > MOST_FRAMING and not self._complete:
-            raise Nonsense("too long a head")
+    async def _until(self, held: int) -> None:
+        """Wait until more than ``held`` bytes of the answer's body are here, or all of them."""
+        while not (self._answer.complete or self._answer.held > held):
+            self._enough = held
+            await self._wait()
 
-    def _ended(self) -> None:
-        self._keep = False
-        if not (self._begun and self._until_close):
-            raise Broken("the connection ended before the answer's end")
-        self._complete = True
+    def _wait(self) -> asyncio.Future[None]:
+        """What is to be awaited until something has happened."""
+        if self._failure is not None:
+            raise self._failure
+        self._waiter = self._loop.create_future()
+        return self._waiter
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def _fail(self, error: Exception) -> None:
+        """Nothing more can come, or may."""
+        self._failure = self._failure or error
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(self._failure)
+        self.close()
 
     def reusable(self) -> bool:
         """Whether the answer is over, and another may follow."""
-        if not (self._complete and self._keep) or self._surplus or self._head_only:
-            return False
-        self._idle_since = time.monotonic()
-        return True
+        return self._open and self._answer.another_may_follow and not self._cut
 
-    # What the parser calls
+    def rest_until_asked(self) -> None:
+        """Be idle."""
+        self._idle = True
+        self._deadline = self._loop.time() + IDLE
 
-    def on_message_begin(self) -> None:
-        self._surplus = self._complete
+    def _look(self) -> None:
+        left = self._deadline - self._loop.time()
+        if left <= 0 and self._waiter is not None:
+            self._fail(TooSlow())
+        elif left <= 0 and self._idle:
+            self.close()
+        else:
+            self._timer = self._loop.call_later(left if left > 0 else self._timeout, self._look)
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._begun:  # else it is a trailer
-            self._headers.append((_names.get(name) or _remembered(name), value.decode("ascii")))
+    # What the event loop calls
 
-    def on_headers_complete(self) -> None:
-        if self._complete:
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._open = True
+        self._timer = self._loop.call_later(self._timeout, self._look)
+
+    def data_received(self, received: bytes) -> None:
+        if self._idle:
+            self.close()  # nobody asked
             return
-        if self._parser.get_status_code() < 200:
-            self._headers.clear()
+        answer = self._answer
+        try:
+            answer.feed(received)
+        except Nonsense as error:
+            self._fail(error)
             return
-        self._begun = True
-        for name, value in self._headers:
-            if name in _FRAMING:
-                self._until_close = False
-                if name == "transfer-encoding" and value.lower() != "chunked":
-                    raise Nonsense(name)
-        if self._head_only:
-            self._complete = True
+        if answer.complete or answer.held > self._enough:
+            self._wake()
+        if answer.held > WHOLE and not self._held_up:
+            self._held_up = True
+            self._transport.pause_reading()
 
-    def on_body(self, piece: bytes) -> None:
-        if not (self._head_only or self._surplus):
-            self._body.append(piece)
-            self._held += len(piece)
+    def eof_received(self) -> None:
+        self._answer.end()
+        if self._answer.complete:
+            self._wake()
+        self._lost(ENDED)
 
-    def on_message_complete(self) -> None:
-        if self._begun:
-            self._complete = True
-            self._keep = self._parser.should_keep_alive()
+    def connection_lost(self, error: Exception | None) -> None:
+        self._lost(repr(error) if error else ENDED)
+
+    def _lost(self, why: str) -> None:
+        if self._answer.complete:
+            self.close()
+        else:
+            self._fail(Broken(why))
+
+    def pause_writing(self) -> None:
+        self._full = True
+
+    def resume_writing(self) -> None:
+        self._full = False
+        self._wake()
 
     # The rest of a long answer
 
-    def read(self) -> bytes | None:
+    async def read(self) -> bytes | None:
         """The next piece, None at the end."""
-        while not (self._body or self._complete):
-            self._receive()
+        self._deadline = self._loop.time() + self._timeout
+        await self._until(ANYTHING)
         return self._taken() or None
 
     def _taken(self) -> bytes:
-        taken = b"".join(self._body)
-        self._body.clear()
-        self._held = 0
+        taken = self._answer.take()
+        if self._held_up and self._open:
+            self._held_up = False
+            self._transport.resume_reading()
         return taken
 
     def close(self) -> None:
-        if self._quick is not None:
-            self._quick.forget()
-        with suppress(OSError):
-            self._socket.close()
-
-
-def _open(where: Where, timeout: float) -> socket.socket:
-    try:
-        opened = socket.create_connection((where.host, where.port), CONNECT_TIMEOUT)
-    except TimeoutError as error:
-        raise Broken("no connection in time") from error
-    except OSError as error:
-        raise Broken(repr(error)) from error
-    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if where.scheme == "https":
-        return _encrypt(opened, where.host, timeout)
-    # The kernel enforces the time limit: Python's own costs a `poll` before each call.
-    opened.settimeout(None)
-    limit = struct.pack("ll", int(timeout), int(timeout % 1 * 1_000_000))
-    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-    opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-    return opened
-
-
-def _encrypt(opened: socket.socket, host: str, timeout: float) -> socket.socket:
-    try:
-        opened.settimeout(CONNECT_TIMEOUT)
-        encrypted = ssl.create_default_context().wrap_socket(opened, server_hostname=host)
-    except OSError as error:
-        opened.close()
-        raise Broken(repr(error)) from error
-    encrypted.settimeout(timeout)
-    return encrypted
+        self._open = False
+        self._timer.cancel()
+        self._transport.abort()

@@ -1,5 +1,6 @@
 """The gateway in this process, on a real Valkey, before services that are small but really there."""
 
+import asyncio
 import json
 import os
 import socket
@@ -8,23 +9,27 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from http import HTTPStatus
 from itertools import count
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
+import uvloop
 from lxml import etree
 from redis import Redis
+from werkzeug.datastructures import Headers
 from werkzeug.serving import WSGIRequestHandler, make_server
-from werkzeug.test import Client, TestResponse
 
 from heartguard.settings import ROOT, load
 from heartguard.tokens import KeyRing, Tokens
 from heartguard.valkey import REVOCATIONS_COMPLETE
-from services.gateway.src.app import create_app
+from services.gateway.src.app import create_front
+from services.gateway.src.front import Front
 from services.gateway.src.settings import Settings
 
 SECRET = "a secret of the tests, 32 bytes long"
@@ -179,20 +184,119 @@ def listeners(port: int) -> int:
 _clients = count(1)
 
 
+@dataclass
+class Answer:
+    """What a client is answered. One that broke off is shorter than it says."""
+
+    status_code: int
+    headers: Headers
+    data: bytes = b""
+
+    @property
+    def status(self) -> str:
+        return f"{self.status_code} {HTTPStatus(self.status_code).phrase}"
+
+    @property
+    def content_type(self) -> str:
+        return self.headers.get("Content-Type", "")
+
+    @property
+    def mimetype(self) -> str:
+        return self.content_type.partition(";")[0]
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.data)
+
+
+class RequestHeaders(list[tuple[str, str]]):
+    def items(self) -> list[tuple[str, str]]:
+        return list(self)
+
+
+class Scope:
+    """A request as the web server describes it (RSGI)."""
+
+    http_version = "1.1"
+    server = "127.0.0.1:5000"
+    scheme = "http"
+
+    def __init__(self, method: str, target: str, client: str, headers: list[tuple[str, str]]) -> None:
+        self.method = method
+        path, _, self.query_string = target.partition("?")
+        self.path = unquote(path)
+        self.client = client
+        self.headers = RequestHeaders(headers)
+
+
+class Exchange:
+    """What the web server does for one request: it hands the body over in pieces, and takes the answer."""
+
+    PIECE = 64 * 1024
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self.answer: Answer | None = None
+        self._reader: threading.Thread | None = None
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for start in range(0, len(self._body), self.PIECE):
+            yield self._body[start : start + self.PIECE]
+
+    def response_bytes(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        assert self.answer is None, "answered twice"
+        assert all(name == name.lower() for name, _ in headers)
+        self.answer = Answer(status, Headers(headers), body)
+
+    def response_file(self, status: int, headers: list[tuple[str, str]], file: str) -> None:
+        self.response_bytes(status, headers, b"")
+        self._reader = threading.Thread(target=self._read, args=(Path(file),), daemon=True)
+        self._reader.start()
+
+    def _read(self, file: Path) -> None:
+        assert self.answer is not None
+        self.answer.data = file.read_bytes()
+
+    def complete(self) -> Answer:
+        if self._reader is not None:
+            self._reader.join(10)
+            assert not self._reader.is_alive()
+        assert self.answer is not None
+        return self.answer
+
+
 class Gateway:
     """Speaks to a gateway; each has an address of its own, so that no test uses up another's tokens."""
 
-    def __init__(self, app: Any) -> None:
-        self.app = app
+    def __init__(self, front: Front, loop: asyncio.AbstractEventLoop) -> None:
+        self.front = front
+        self._loop = loop
         number = next(_clients)
         self.ip = f"198.18.{number >> 8}.{number & 255}"
 
-    def __call__(self, method: str, path: str, token: str | None = None, **options: Any) -> TestResponse:
-        headers = dict(options.pop("headers", {}))
+    def __call__(
+        self,
+        method: str,
+        target: str,
+        token: str | None = None,
+        *,
+        headers: dict[str, str] | list[tuple[str, str]] | None = None,
+        data: bytes | None = None,
+        ip: str | None = None,
+    ) -> Answer:
+        """``headers`` go before those that are there unless told otherwise."""
+        given = Headers(headers)
+        pairs = [(name.lower(), value) for name, value in given.items()]
         if token is not None:
-            headers["Authorization"] = f"Bearer {token}"
-        base = {"REMOTE_ADDR": options.pop("ip", self.ip), **options.pop("environ_base", {})}
-        return Client(self.app).open(path, method=method, headers=headers, environ_base=base, **options)
+            pairs.append(("authorization", f"Bearer {token}"))
+        if data is not None and "Content-Length" not in given:
+            pairs.append(("content-length", str(len(data))))
+        if "Host" not in given:
+            pairs.append(("host", "localhost"))
+        exchange = Exchange(data or b"")
+        scope = Scope(method, target, f"{ip or self.ip}:54321", pairs)
+        asyncio.run_coroutine_threadsafe(self.front.__rsgi__(scope, exchange), self._loop).result(60)
+        return exchange.complete()
 
 
 def tokens() -> Tokens:
@@ -207,7 +311,7 @@ def issue(role: str = "user", *, seconds: int = 60, sid: str = "session", typ: s
     return tokens().issue(sub=str(next(_users)), role=role, org_id=1, sid=sid, typ=typ, seconds=seconds)[0]
 
 
-def error_of(response: TestResponse) -> dict[str, str]:
+def error_of(response: Answer) -> dict[str, str]:
     """The error, read by its content type and checked for its shape."""
     if response.mimetype == "application/xml":
         root = etree.fromstring(response.data)
@@ -231,7 +335,7 @@ class Kit:
     Gateway: type[Gateway] = Gateway
     raw_server: Callable[[Callable[[socket.socket], None]], AbstractContextManager[str]] = raw_server
     issue: Callable[..., str] = issue
-    error_of: Callable[[TestResponse], dict[str, str]] = error_of
+    error_of: Callable[[Answer], dict[str, str]] = error_of
     tokens: Callable[[], Tokens] = tokens
     gateway_process: Callable[..., AbstractContextManager[subprocess.Popen[bytes]]] = gateway_process
     secret: str = SECRET
@@ -267,8 +371,22 @@ def redis(valkey_url: str) -> Iterator[Redis]:
         yield client
 
 
+@pytest.fixture(scope="session")
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """An event loop that runs in a thread."""
+    made = uvloop.new_event_loop()
+    thread = threading.Thread(target=made.run_forever, daemon=True)
+    thread.start()
+    yield made
+    made.call_soon_threadsafe(made.call_later, 0.1, made.stop)  # closing takes a turn or two
+    thread.join(5)
+    made.close()
+
+
 @pytest.fixture
-def make(redis: Redis, valkey_url: str, routes_file: Path) -> Iterator[Callable[..., Gateway]]:
+def make(
+    redis: Redis, valkey_url: str, routes_file: Path, loop: asyncio.AbstractEventLoop
+) -> Iterator[Callable[..., Gateway]]:
     """Makes gateways from settings; without limits unless told otherwise."""
     with ExitStack() as stack:
 
@@ -280,10 +398,10 @@ def make(redis: Redis, valkey_url: str, routes_file: Path) -> Iterator[Callable[
                 "AUTH_RATE_LIMIT": "1000000/s",
                 **variables,
             }
-            app = create_app(replace(load(Settings, environ), routes_file=routes_file))
-            for close in app.extensions["heartguard.close"]:
-                stack.callback(close)
-            return Gateway(app)
+            front = create_front(replace(load(Settings, environ), routes_file=routes_file))
+            front.__rsgi_init__(loop)
+            stack.callback(loop.call_soon_threadsafe, front.__rsgi_del__, loop)
+            return Gateway(front, loop)
 
         yield gateway
 

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -86,6 +86,34 @@ def test_large_bodies_both_ways_stay_out_of_memory(
     print(f"memory before {before >> 20} MiB, growth {growth >> 20} MiB")
     assert received == [SIZE] * AT_ONCE
     assert growth < MOST_GROWTH
+
+
+def test_an_answer_that_is_not_read_stays_with_its_service(
+    kit: Fixture, redis: Redis, valkey_url: str, free_port: Callable[[], int]
+) -> None:
+    """However long it is: what the gateway holds of it is bounded."""
+    port, size, sent, done = free_port(), 300 * 1024 * 1024, Counter[str](), Event()
+
+    def spout(connection: socket.socket) -> None:
+        connection.recv(65_536)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+        with suppress(OSError):
+            while sent["bytes"] < size:
+                connection.sendall(bytes(65_536))
+                sent["bytes"] += 65_536
+        done.set()
+
+    with kit.raw_server(spout) as url, ExitStack() as stack:
+        worker = worker_of(stack.enter_context(kit.gateway_process(port, REDIS_URL=valkey_url, AUTH_URL=url)).pid)
+        before = peak(worker)
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(("127.0.0.1", port))
+            client.sendall(b"GET /auth/health HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert not done.wait(2)
+        assert done.wait(5), "the client is gone, and its service is let go of"
+        assert peak(worker) - before < 32 * 1024 * 1024
+    assert sent["bytes"] < size // 2
 
 
 def ask(port: int) -> int:

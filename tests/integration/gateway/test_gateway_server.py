@@ -29,9 +29,9 @@ from pathlib import Path
 import heartguard.settings
 from services.gateway.src import app, settings
 
-def create_app():
+def create_front():
     read = heartguard.settings.load(settings.Settings)
-    return app.create_app(replace(read, routes_file=Path({routes!r})))
+    return app.create_front(replace(read, routes_file=Path({routes!r})))
 """
 
 
@@ -54,8 +54,8 @@ def server(
         "AUTH_RATE_LIMIT": "1000000/s", "AUTH_URL": module_service.url, "TIMESERIES_URL": module_service.url,
         "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]), "HTTP_PROXY": "http://127.0.0.1:9",
     }  # fmt: skip
-    command = [sys.executable, "-m", "granian", "--interface", "wsgi", "--factory", "--port", str(port),
-               "--blocking-threads", "4", "--no-ws", "--log-level", "warning", "launch:create_app"]  # fmt: skip
+    command = [sys.executable, "-m", "granian", "--interface", "rsgi", "--factory", "--port", str(port),
+               "--loop", "uvloop", "--no-ws", "--log-level", "warning", "launch:create_front"]  # fmt: skip
     log = folder / "log"
     with log.open("wb") as out:
         process = subprocess.Popen(command, env=environ, cwd=ROOT, stdout=out, stderr=out)
@@ -130,6 +130,16 @@ def test_it_proxies(server: tuple[int, Path], module_service: Fixture, kit: Fixt
     assert audit["payload"]["route"] == "/auth/sessions/{id}"
 
 
+@pytest.mark.parametrize("path", ["a%20b", "a%2520b", "%C3%A9", "a%3Fb%23c", "a;b=c,d"])
+def test_a_path_arrives_as_it_was_sent(
+    server: tuple[int, Path], module_service: Fixture, kit: Fixture, redis: Redis, path: str
+) -> None:
+    module_service.seen.clear()
+    bearer = f"Authorization: Bearer {kit.issue()}"
+    assert status(ask(server[0], "DELETE", f"/auth/sessions/{path}", bearer)) == 200
+    assert [seen.target for seen in module_service.seen] == [f"/auth/sessions/{path}"]
+
+
 def test_head_keeps_the_length(server: tuple[int, Path], module_service: Fixture, kit: Fixture, redis: Redis) -> None:
     answer = ask(server[0], "HEAD", "/auth/profile", f"Authorization: Bearer {kit.issue()}")
     assert status(answer) == 200
@@ -146,6 +156,7 @@ def test_head_keeps_the_length(server: tuple[int, Path], module_service: Fixture
         (b"GET /auth//health HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         (b"DELETE /auth/sessions/a%5cb HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         (b"DELETE /auth/sessions/a%0d%0ab HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"DELETE /auth/sessions/a%ff HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         (b"POST /auth/login HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 400),
         (b"DELETE /auth/sessions/a%2Fb HTTP/1.1\r\nHost: a\r\n\r\n", 404),
         (b"BREW /auth/login HTTP/1.1\r\nHost: a\r\n\r\n", 405),
