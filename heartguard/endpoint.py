@@ -4,11 +4,12 @@ A view's decorator and signature say once what the endpoint is: method and path,
 answer type, who may call it, what the audit trail calls it. Parsing, validation, negotiation,
 authorization, the routes the gateway enforces and the published schemas all come from here.
 
-A parameter is, by its type: the request body (a :class:`Request`), the query string (a
-:class:`Query`), the caller (``Claims``, or ``Claims | None`` where signing in is optional), where
-the request came from (:class:`Client`), a part of the path (by its name), or else a resource that
-the application was made with. The answer is an :class:`Answer`, one in a :class:`Reply` that adds
-status or headers, ``None`` (204), or a ready Flask response.
+A parameter is, by its type: the request body (a :class:`Request`, or an :class:`Incoming` where the
+view reads it itself), the query string (a :class:`Query`), the caller (``Claims``, or ``Claims |
+None`` where signing in is optional), where the request came from (:class:`Client`), a part of the
+path (by its name), or else a resource that the application was made with. The answer is an
+:class:`Answer`, one in a :class:`Reply` that adds status or headers, ``None`` (204), or a ready
+Flask response.
 """
 
 import inspect
@@ -28,12 +29,14 @@ from . import metrics
 from .codec import decode, encode
 from .context import Client
 from .errors import Invalid, Malformed, ServiceError, Unauthorized
+from .incoming import Incoming
 from .models.base import Answer, Request
 from .models.common import Detail, Health, Ready
 from .negotiation import Format, content_type, format_of
 from .policy import Audience, authorize
 from .probe import Probe
 from .services import SERVICES, Service
+from .settings import UploadSettings, load
 from .tokens import Claims, Tokens, bearer
 
 DEFAULT_MAX_BODY = 64 * 1024
@@ -87,6 +90,8 @@ class Endpoint:
     produces: str | None
     statuses: Collection[int]
     errors: Mapping[int, str]
+    accepts: Collection[str]
+    upload: bool
 
     @property
     def rule(self) -> str:
@@ -141,9 +146,13 @@ class Endpoints:
         produces: str | None = None,
         statuses: Collection[int] = (),
         errors: Mapping[int, str] | None = None,
+        upload: type[Request] | None = None,
+        accepts: Collection[str] = (),
     ) -> Callable[[View], View]:
         """``also`` reads further media types into the request type; ``max_body`` is in bytes, after unpacking.
 
+        ``upload`` is the request type of a view that reads the body itself (an :class:`Incoming`), of up to
+        ``UploadSettings.max_upload_body`` bytes; ``accepts`` names the further media types that it reads.
         ``etag`` is for a single resource: its answer carries an ETag, and ``If-None-Match`` can make it a 304.
         ``produces`` is the one media type of a ready Flask response. ``statuses`` are those, beside ``status``,
         that the answer can come with; ``errors`` says of failures of the endpoint's own when they happen.
@@ -164,18 +173,20 @@ class Endpoints:
                     audience=audience,
                     view=view,
                     name=view.__name__,
-                    body=body[0] if body else None,
+                    body=upload or (body[0] if body else None),
                     query=query[0] if query else None,
                     answer=returned if isinstance(returned, type) and issubclass(returned, Answer) else None,
                     optional_caller=any(_is_optional_caller(h) for h in hints.values()),
                     status=status or (204 if returned in (None, NoneType) else 200),
                     audit=audit,
                     etag=etag,
-                    max_body=max_body,
+                    max_body=load(UploadSettings, {}).max_upload_body if upload else max_body,
                     also=also or {},
                     produces=produces,
                     statuses=statuses,
                     errors=errors or {},
+                    accepts=accepts,
+                    upload=upload is not None,
                 )
             )
             return view
@@ -250,7 +261,9 @@ class _Handler:
             hint = hints[name]
             if name in in_path:
                 continue
-            if hint is endpoint.body:
+            if hint is Incoming:
+                sources[name] = incoming
+            elif hint is endpoint.body:
                 sources[name] = self._read_body
             elif hint is endpoint.query:
                 sources[name] = self._read_query
@@ -365,11 +378,23 @@ def single(args: MultiDict[str, str]) -> dict[str, str]:
 def client() -> Client:
     """Where the request came from: the gateway says so in ``X-Forwarded-For``."""
     forwarded = request.headers.get("X-Forwarded-For", request.remote_addr or "")
+    scheme = request.headers.get("X-Forwarded-Proto", request.scheme)
     return Client(
         ip=forwarded,
         user_agent=request.headers.get("User-Agent", "")[:512],
-        secure=request.headers.get("X-Forwarded-Proto", request.scheme) == "https",
+        secure=scheme == "https",
         cookies=request.cookies,
+        origin=f"{scheme}://{request.headers.get('X-Forwarded-Host', request.host)}",
+    )
+
+
+def incoming() -> Incoming:
+    """The body, still to be read."""
+    return Incoming(
+        request.stream,
+        content_type=request.headers.get("Content-Type"),
+        encoding=request.headers.get("Content-Encoding", "identity"),
+        length=request.content_length,
     )
 
 

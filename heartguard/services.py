@@ -29,6 +29,7 @@ SERVICES = {
     for service in (
         Service("gateway", "GATEWAY", "gateway", 5000, "GATEWAY_PORT", "GATEWAY_URL", "/gateway", faces_clients=True),
         Service("auth", "AUTH", "auth", 5001, "AUTH_PORT", "AUTH_URL", "/auth"),
+        Service("media", "MEDIA", "media", 5004, "MEDIA_PORT", "MEDIA_URL", "/media"),
         Service("timeseries", "TS", "influx", 5005, "TIMESERIES_PORT", "TIMESERIES_URL", "/timeseries"),
     )
 }

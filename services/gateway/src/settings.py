@@ -9,6 +9,7 @@ from heartguard.settings import (
     Network,
     Rate,
     ServiceSettings,
+    UploadSettings,
     ValkeySettings,
     integer,
     networks,
@@ -23,7 +24,7 @@ _URL = url("http", "https")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(ServiceSettings, ValkeySettings):
+class Settings(ServiceSettings, UploadSettings, ValkeySettings):
     """The limits, whom to trust, and where the services are."""
 
     rate_limit: Rate = variable("RATE_LIMIT", rate, "100/min")
@@ -40,6 +41,8 @@ class Settings(ServiceSettings, ValkeySettings):
     """
     auth_port: int = variable("AUTH_PORT", _PORT, "5001")
     auth_url: str | None = variable("AUTH_URL", _URL, optional=True)
+    media_port: int = variable("MEDIA_PORT", _PORT, "5004")
+    media_url: str | None = variable("MEDIA_URL", _URL, optional=True)
     timeseries_port: int = variable("TIMESERIES_PORT", _PORT, "5005")
     timeseries_url: str | None = variable("TIMESERIES_URL", _URL, optional=True)
     routes_file: Path = ROOT / "schemas" / "routes.json"

@@ -1,0 +1,37 @@
+"""The media service: files, in a directory or in Google Cloud Storage."""
+
+from flask import Flask
+
+from heartguard.app import create_service_app
+from heartguard.database import Database
+from heartguard.keyring import open_ring
+from heartguard.settings import load
+from heartguard.sweeper import Sweeper
+from heartguard.tokens import Tokens
+
+from .listing import Listing
+from .local_store import LocalStore
+from .media import Media
+from .mending import Mender
+from .objects import Objects
+from .settings import Settings
+from .signing import LinkSigner
+from .views import endpoints
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """Wire the service together; it begins to look for what is left half done at once."""
+    settings = settings or load(Settings)
+    database = Database(settings.database_url, service="media")
+    store = LocalStore(settings.folder, LinkSigner(settings.jwt_secret), settings.signed_url_ttl)
+    incoming = settings.folder / "incoming"
+    media = Media(database, store, incoming, max_file=settings.max_upload, max_body=settings.max_upload_body)
+    app = create_service_app(
+        endpoints,
+        settings,
+        Tokens(open_ring(settings.jwt_secret, settings.jwt_keyring_file)),
+        resources=[media, Listing(database), Objects(store)],
+        checks={"postgres": database.check, "store": store.check},
+    )
+    app.extensions["heartguard.sweeper"] = Sweeper(Mender(database, store, incoming).sweep, settings.sweep_seconds)
+    return app

@@ -1,0 +1,68 @@
+"""The endpoints of section 6 of the contract, and the one that the links of the local store lead to."""
+
+import uuid
+
+from flask import Response
+
+from heartguard.context import Client
+from heartguard.endpoint import Endpoints, Reply
+from heartguard.incoming import Incoming
+from heartguard.models.media_item import MediaItem, MediaItems, MediaUpload, SignedUrl
+from heartguard.policy import Audience
+from heartguard.tokens import Claims
+
+from .listing import ItemsQuery, Listing
+from .media import Media
+from .names import ObjectName
+from .objects import LinkQuery, Objects
+from .signing import PATH
+from .uploads import FORM
+
+endpoints = Endpoints("media")
+
+
+@endpoints.post(
+    "/media/upload",
+    audience=Audience.SIGNED_IN,
+    status=201,
+    audit="MEDIA_UPLOAD",
+    upload=MediaUpload,
+    accepts=[FORM],
+)
+def upload(incoming: Incoming, caller: Claims, media: Media) -> MediaItem:
+    """Store a file."""
+    return media.upload(incoming, caller)
+
+
+@endpoints.get("/media/items", audience=Audience.SIGNED_IN)
+def list_items(query: ItemsQuery, caller: Claims, listing: Listing) -> Reply[MediaItems]:
+    """The caller's files; a manager or admin sees the organization's."""
+    return listing.page(query, caller)
+
+
+@endpoints.get("/media/items/{id}", audience=Audience.SIGNED_IN, etag=True)
+def show_item(id: uuid.UUID, caller: Claims, media: Media) -> MediaItem:  # noqa: A002 - its name in the path
+    """What is known of a file."""
+    return media.item(id, caller)
+
+
+@endpoints.get("/media/items/{id}/download", audience=Audience.SIGNED_IN, audit="MEDIA_DOWNLOAD")
+def sign_download(id: uuid.UUID, caller: Claims, client: Client, media: Media) -> SignedUrl:  # noqa: A002
+    """A link to the file itself."""
+    return media.link(id, caller, client.origin)
+
+
+@endpoints.delete("/media/items/{id}", audience=Audience.ADMIN, audit="MEDIA_DELETE")
+def delete_item(id: uuid.UUID, caller: Claims, media: Media) -> None:  # noqa: A002
+    """Remove a file and all that is known of it."""
+    media.delete(id, caller)
+
+
+@endpoints.get(
+    f"{PATH}/{{organization}}/{{owner}}/{{id}}/{{name}}",
+    audience=Audience.PUBLIC,
+    produces="application/octet-stream",
+)
+def download(organization: str, owner: str, id: str, name: str, query: LinkQuery, objects: Objects) -> Response:  # noqa: A002
+    """The file that a link leads to."""
+    return objects.serve(ObjectName(organization, owner, id, name), query)
