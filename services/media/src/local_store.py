@@ -88,7 +88,7 @@ class LocalStore:
 
     def open(self, name: ObjectName) -> IO[bytes]:
         """The object's content. Raises FileNotFoundError."""
-        with self._folder(name) as folder:
+        with _failures(), self._folder(name) as folder:
             return os.fdopen(os.open(name.file_name, _FILE, dir_fd=folder), "rb")
 
     def check(self) -> None:

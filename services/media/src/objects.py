@@ -15,7 +15,7 @@ from .local_store import LocalStore
 from .names import ObjectName, disposition
 
 PIECE = 64 * 1024
-_SINGLE_RANGE = re.compile(r"bytes=\s*(\d+-\d*|-\d+)\s*")
+_SINGLE_RANGE = re.compile(r"bytes=\s*(\d{0,18})-(\d{0,18})\s*", re.ASCII)
 
 
 class LinkQuery(Query):
@@ -52,15 +52,24 @@ class Objects:
 
 
 def _ranged(response: Response, file: IO[bytes]) -> Response:
-    """The response to a conditional request, or one for a range. Several ranges at once give the whole file."""
+    """The response to a conditional request, or one for a range."""
     response.content_length = size = file.seek(0, 2)
     file.seek(0)
-    environ = dict(request.environ)
-    if not _SINGLE_RANGE.fullmatch(environ.get("HTTP_RANGE", "")):
-        environ.pop("HTTP_RANGE", None)
+    environ = {key: value for key, value in request.environ.items() if key != "HTTP_RANGE"}
+    if asked := _plain_range(request.headers.get("Range", ""), size):
+        environ["HTTP_RANGE"] = asked
     try:
         response.make_conditional(environ, accept_ranges=True, complete_length=size)
     except RequestedRangeNotSatisfiable:
         file.close()
         raise ServiceError(416, headers={"Content-Range": f"bytes */{size}"}) from None
     return response
+
+
+def _plain_range(asked: str, size: int) -> str | None:
+    """The range from its first byte on; None for what is none (RFC 9110, section 14.2), or several at once."""
+    found = _SINGLE_RANGE.fullmatch(asked)
+    first, last = found.groups() if found else ("", "")
+    if not first:
+        return f"bytes={max(0, size - int(last))}-" if last else None
+    return f"bytes={first}-{last}" if not last or int(first) <= int(last) else None

