@@ -1,5 +1,9 @@
 """Takes a property of the outermost type out of an XML document that comes in pieces."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
 from lxml import etree
 from lxml.etree import _Element as Element
 
@@ -17,7 +21,8 @@ class XmlBody:
 
     def __init__(self, name: str, text: Base64Text) -> None:
         self._head: bytes | None = b""
-        self._parser = new_parser(target=_Target(name, text))
+        self._target = _Target(name, text)
+        self._parser = new_parser(target=self._target)
 
     def feed(self, piece: bytes) -> None:
         if self._head is not None:
@@ -31,10 +36,8 @@ class XmlBody:
         """The document with something short in the property's place."""
         if self._head is not None:
             self._parse(self._checked_head())
-        try:
+        with self._errors():
             root: Element = self._parser.close()
-        except etree.XMLSyntaxError as error:
-            raise refusal(error) from None
         return root
 
     def _checked_head(self) -> bytes:
@@ -46,10 +49,16 @@ class XmlBody:
         return head
 
     def _parse(self, piece: bytes) -> None:
-        try:
+        with self._errors():
             self._parser.feed(piece)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """The parser may report what the target raised as an error in the document."""
+        try:
+            yield
         except etree.XMLSyntaxError as error:
-            raise refusal(error) from None
+            raise self._target.refused or refusal(error) from None
 
 
 class _Target:
@@ -63,12 +72,13 @@ class _Target:
         self._elements = 0
         self._size = 0
         self._inside = False
+        self.refused: ServiceError | None = None
 
     def start(self, tag: str, attrs: dict[str, str]) -> None:
         self._depth += 1
         self._elements += 1
         if self._elements > MAX_ELEMENTS:
-            raise ServiceError(413, f"The body has more than {MAX_ELEMENTS} elements")
+            self._refuse(ServiceError(413, f"The body has more than {MAX_ELEMENTS} elements"))
         self._grow(sum(len(key) + len(value) for key, value in attrs.items()))
         self._builder.start(tag, attrs)
         self._inside = self._depth == 2 and tag.rpartition("}")[2] == self._name
@@ -77,7 +87,10 @@ class _Target:
 
     def data(self, text: str) -> None:
         if self._inside and self._depth == 2:
-            self._text.feed(text.encode())
+            try:
+                self._text.feed(text.encode())
+            except ServiceError as error:
+                self._refuse(error)
         else:
             self._grow(len(text))
             self._builder.data(text)
@@ -90,7 +103,7 @@ class _Target:
         self._builder.end(tag)
 
     def pi(self, _target: str, _text: str | None) -> None:
-        raise Malformed("XML with processing instructions is not accepted")
+        self._refuse(Malformed("XML with processing instructions is not accepted"))
 
     def close(self) -> Element:
         return self._builder.close()
@@ -98,4 +111,8 @@ class _Target:
     def _grow(self, size: int) -> None:
         self._size += size
         if self._size > MAX_REST:
-            raise ServiceError(413, f"The body has more than {MAX_REST} characters besides {self._name}")
+            self._refuse(ServiceError(413, f"The body has more than {MAX_REST} characters besides {self._name}"))
+
+    def _refuse(self, error: ServiceError) -> NoReturn:
+        self.refused = error
+        raise error

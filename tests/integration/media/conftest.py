@@ -130,6 +130,12 @@ def app(request: pytest.FixtureRequest) -> Flask:
     return found
 
 
+def form(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A form as urllib3 writes it: a file is its name, content and type."""
+    data, content_type = urllib3.encode_multipart_formdata(fields)
+    return {"data": data, "content_type": content_type}
+
+
 def mender_of(app: Flask) -> Mender:
     found: Mender = app.extensions["heartguard.sweeper"]._sweep.__self__
     return found

@@ -3,7 +3,6 @@
 import gzip
 import hashlib
 from base64 import b64encode
-from io import BytesIO
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ from lxml import etree
 
 from heartguard.database import Database
 
-from .conftest import PNG, Caller, objects_of, rows_of
+from .conftest import PNG, Caller, form, objects_of, rows_of
 
 XML = "application/xml"
 
@@ -58,7 +57,7 @@ def as_xml(content: bytes) -> dict[str, Any]:
 
 
 def as_form(content: bytes) -> dict[str, Any]:
-    return {"data": {"file": (BytesIO(content), "a.png", "image/png")}, "content_type": "multipart/form-data"}
+    return form({"file": ("a.png", content, "image/png")})
 
 
 def as_gzip(content: bytes) -> dict[str, Any]:
