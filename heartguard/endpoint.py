@@ -90,7 +90,7 @@ class Endpoint:
     produces: str | None
     statuses: Collection[int]
     errors: Mapping[int, str]
-    accepts: Collection[str]
+    accepts: Mapping[str, Any]
     upload: bool
 
     @property
@@ -147,12 +147,14 @@ class Endpoints:
         statuses: Collection[int] = (),
         errors: Mapping[int, str] | None = None,
         upload: type[Request] | None = None,
-        accepts: Collection[str] = (),
+        accepts: Mapping[str, Any] | None = None,
     ) -> Callable[[View], View]:
         """``also`` reads further media types into the request type; ``max_body`` is in bytes, after unpacking.
 
         ``upload`` is the request type of a view that reads the body itself (an :class:`Incoming`), of up to
-        ``UploadSettings.max_upload_body`` bytes; ``accepts`` names the further media types that it reads.
+        ``UploadSettings.max_upload_body`` bytes; ``accepts`` are the further media types that it reads, each
+        with its JSON Schema.
+
         ``etag`` is for a single resource: its answer carries an ETag, and ``If-None-Match`` can make it a 304.
         ``produces`` is the one media type of a ready Flask response. ``statuses`` are those, beside ``status``,
         that the answer can come with; ``errors`` says of failures of the endpoint's own when they happen.
@@ -185,7 +187,7 @@ class Endpoints:
                     produces=produces,
                     statuses=statuses,
                     errors=errors or {},
-                    accepts=accepts,
+                    accepts=accepts or {},
                     upload=upload is not None,
                 )
             )

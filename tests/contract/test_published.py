@@ -77,6 +77,7 @@ def test_routes_say_what_the_gateway_must_know() -> None:
         "audience": "P",
         "optional_caller": False,
         "max_body": login["max_body"],
+        "upload": False,
         "audit": login["audit"],
         "request": "LoginRequest",
         "answer": "LoginResponse",
@@ -84,6 +85,9 @@ def test_routes_say_what_the_gateway_must_know() -> None:
     }
     write = next(route for route in routes() if route["path"] == "/timeseries/write")
     assert "text/plain" in write["media_types"]
+    upload = next(route for route in routes() if route["path"] == "/media/upload")
+    assert (upload["upload"], upload["request"]) == (True, "MediaUpload")
+    assert "multipart/form-data" in upload["media_types"]
 
 
 # The examples of section 10

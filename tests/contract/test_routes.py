@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 from flask import Flask
@@ -39,6 +40,17 @@ CONTRACT = {
         ("GET", "/timeseries/ready"): "I",
         ("GET", "/timeseries/metrics"): "I",
     },
+    "media": {
+        ("POST", "/media/upload"): "A",
+        ("GET", "/media/items"): "A",
+        ("GET", "/media/items/{id}"): "A",
+        ("GET", "/media/items/{id}/download"): "A",
+        ("DELETE", "/media/items/{id}"): "X",
+        ("GET", "/media/objects/{organization}/{owner}/{id}/{name}"): "P",  # where the local store's links lead
+        ("GET", "/media/health"): "P",
+        ("GET", "/media/ready"): "I",
+        ("GET", "/media/metrics"): "I",
+    },
     "gateway": {
         ("GET", "/gateway/health"): "P",
         ("GET", "/gateway/ready"): "P",
@@ -52,12 +64,13 @@ gateway's metrics are open to the networks in METRICS_ALLOW, which the view itse
 
 
 @pytest.fixture(params=sorted(SERVICES))
-def app(request: pytest.FixtureRequest, url_for: Callable[[str], str], valkey_url: str) -> Flask:
+def app(request: pytest.FixtureRequest, url_for: Callable[[str], str], valkey_url: str, tmp_path: Path) -> Flask:
     package = SERVICES[request.param].package
     environ = {
         "JWT_SECRET": "j" * 32,
         "DATABASE_URL": url_for(request.param) if request.param in ROLES else "",
         "REDIS_URL": valkey_url,
+        "HEARTGUARD_DATA": str(tmp_path),
         "BOOTSTRAP_ADMIN_PASSWORD": "a long enough password",
     }
     settings = load(import_module(f"{package}.settings").Settings, environ)
@@ -81,4 +94,4 @@ def test_the_statements_are_the_contract(app: Flask) -> None:
 def test_the_gateway_is_told_of_every_route() -> None:
     published = json.loads((ROOT / "schemas" / "routes.json").read_text())
     told = {(route["method"], route["path"]): route["audience"] for route in published["routes"]}
-    assert told == CONTRACT["auth"] | CONTRACT["timeseries"]
+    assert told == CONTRACT["auth"] | CONTRACT["media"] | CONTRACT["timeseries"]

@@ -44,14 +44,14 @@ SPARE = 4
 
 def open_store(settings: Settings) -> Store:
     """The store that the settings choose."""
-    if settings.is_local or settings.credentials is None:
+    if settings.gcs_key is None:
         return LocalStore(settings.folder, LinkSigner(settings.jwt_secret), settings.signed_url_ttl)
     # Takes a second and 40 MB to import, which the local store is spared.
     from .gcs_store import GcsStore
 
     return GcsStore(
         settings.bucket,
-        settings.credentials,
+        settings.gcs_key,
         ttl=settings.signed_url_ttl,
         connections=settings.threads + SPARE,
         endpoint=settings.endpoint,

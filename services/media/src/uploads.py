@@ -17,6 +17,12 @@ from . import names
 from .spool import Spool
 
 FORM = "multipart/form-data"
+FORM_SCHEMA = {
+    "type": "object",
+    "properties": {"file": {"type": "string", "format": "binary", "description": "With its name and type"}},
+    "required": ["file"],
+    "additionalProperties": False,
+}
 MAX_PARTS = 10
 MAX_PART_HEAD = 256 * 1024
 """Bytes of a form that may wait for the rest of a head."""

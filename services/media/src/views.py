@@ -16,7 +16,7 @@ from .media import Media
 from .names import ObjectName
 from .objects import LinkQuery, Objects
 from .signing import PATH
-from .uploads import FORM
+from .uploads import FORM, FORM_SCHEMA
 
 endpoints = Endpoints("media")
 
@@ -27,14 +27,23 @@ endpoints = Endpoints("media")
     status=201,
     audit="MEDIA_UPLOAD",
     upload=MediaUpload,
-    accepts=[FORM],
+    accepts={FORM: FORM_SCHEMA},
+    errors={
+        413: "The file is larger than `MAX_UPLOAD_MB`",
+        415: "The content is not of the declared or an allowed type (`MEDIA_001`), or the body of none that is read",
+        422: "The body breaks the schema, the file is empty or its name is not to be had",
+    },
 )
 def upload(incoming: Incoming, caller: Claims, media: Media) -> MediaItem:
     """Store a file."""
     return media.upload(incoming, caller)
 
 
-@endpoints.get("/media/items", audience=Audience.SIGNED_IN)
+@endpoints.get(
+    "/media/items",
+    audience=Audience.SIGNED_IN,
+    errors={403: "A user asked for somebody else's files, or the caller's role may not do this"},
+)
 def list_items(query: ItemsQuery, caller: Claims, listing: Listing) -> Reply[MediaItems]:
     """The caller's files; a manager or admin sees the organization's."""
     return listing.page(query, caller)
@@ -62,6 +71,8 @@ def delete_item(id: uuid.UUID, caller: Claims, media: Media) -> None:  # noqa: A
     f"{PATH}/{{organization}}/{{owner}}/{{id}}/{{name}}",
     audience=Audience.PUBLIC,
     produces="application/octet-stream",
+    statuses=[206, 304],
+    errors={403: "The link is not one that was given out, or it has expired", 416: "The range lies behind the end"},
 )
 def download(organization: str, owner: str, id: str, name: str, query: LinkQuery, objects: Objects) -> Response:  # noqa: A002
     """The file that a link leads to."""

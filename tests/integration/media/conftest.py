@@ -55,9 +55,9 @@ def running(environ: dict[str, str]) -> Iterator[Flask]:
 
 
 @pytest.fixture(scope="session")
-def local(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
+def local(url_for: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
     folder = tmp_path_factory.mktemp("media")
-    with running({"DATABASE_URL": database_url, "HEARTGUARD_DATA": str(folder)}) as app:
+    with running({"DATABASE_URL": url_for("media"), "HEARTGUARD_DATA": str(folder)}) as app:
         yield app
 
 
@@ -111,10 +111,10 @@ def service_account(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def gcs(
-    database_url: str, gcs_url: str, service_account: Path, tmp_path_factory: pytest.TempPathFactory
+    url_for: Callable[[str], str], gcs_url: str, service_account: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Flask]:
     environ = {
-        "DATABASE_URL": database_url,
+        "DATABASE_URL": url_for("media"),
         "HEARTGUARD_DATA": str(tmp_path_factory.mktemp("media")),
         "GOOGLE_APPLICATION_CREDENTIALS": str(service_account),
         "STORAGE_EMULATOR_HOST": gcs_url,
@@ -227,7 +227,7 @@ def admin(app: Flask, org: int) -> Caller:
 
 
 @pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    database = Database(database_url, service="tests")
+def database(url_for: Callable[[str], str]) -> Iterator[Database]:
+    database = Database(url_for("media"), service="tests")
     yield database
     database.close()

@@ -7,8 +7,8 @@ sweeper finishes what was left, and marks as ``lost`` those whose object has gon
 
 from alembic import op
 
-revision = "0005"
-down_revision = "0004"
+revision = "0006"
+down_revision = "0005"
 
 MEDIA_ITEMS = """
 CREATE TABLE heartguard_core.media_items (
@@ -57,10 +57,18 @@ ISOLATION = (
     " USING (current_setting('heartguard.sweeper', true) = 'on')",
 )
 
+GRANTS = (
+    "SELECT, INSERT (id, org_id, owner_id, file_name, object_name, content_type, size, sha256),"
+    " UPDATE (state, changed_at, created_at), DELETE ON heartguard_core.media_items",
+    "SELECT, UPDATE (begun_at) ON heartguard_core.media_sweeps",
+)
+
 
 def upgrade() -> None:
     for statement in (MEDIA_ITEMS, MEDIA_SWEEPS, *INDICES, *ISOLATION):
         op.execute(statement)
+    for grant in GRANTS:
+        op.execute(f"GRANT {grant} TO heartguard_media")
 
 
 def downgrade() -> None:
