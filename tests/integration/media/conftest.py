@@ -70,18 +70,29 @@ def gcs_url(free_port: Callable[[], int]) -> Iterator[str]:
 
 @contextmanager
 def fake_gcs(port: int) -> Iterator[str]:
-    address = f"127.0.0.1:{port}"
-    command = [FAKE_GCS, "-scheme", "http", "-backend", "memory", "-host", "127.0.0.1", "-port", str(port)]
-    command += ["-public-host", address, "-log-level", "error"]
-    server = subprocess.Popen([*setpriv(when_parent_dies="KILL"), *command], stdin=subprocess.DEVNULL)
+    server = start_fake_gcs(port)
+    url = f"http://127.0.0.1:{port}"
     try:
-        wait_until(lambda: answers(port), "fake-gcs-server did not start")
-        made = urllib3.request("POST", f"http://{address}/storage/v1/b", json={"name": BUCKET}, timeout=5)
-        assert made.status == 200, made.data
-        yield f"http://{address}"
+        make_bucket(url)
+        yield url
     finally:
         server.kill()
         server.wait()
+
+
+def start_fake_gcs(port: int, folder: Path | None = None) -> "subprocess.Popen[bytes]":
+    """The server, with its objects in memory or in ``folder``."""
+    command = [FAKE_GCS, "-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-log-level", "error"]
+    command += ["-public-host", f"127.0.0.1:{port}"]
+    command += ["-backend", "filesystem", "-filesystem-root", str(folder)] if folder else ["-backend", "memory"]
+    server = subprocess.Popen([*setpriv(when_parent_dies="KILL"), *command], stdin=subprocess.DEVNULL)
+    wait_until(lambda: answers(port), "fake-gcs-server did not start")
+    return server
+
+
+def make_bucket(url: str) -> None:
+    made = urllib3.request("POST", f"{url}/storage/v1/b", json={"name": BUCKET}, timeout=5)
+    assert made.status == 200, made.data
 
 
 def answers(port: int) -> bool:
