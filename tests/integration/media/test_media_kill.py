@@ -164,6 +164,5 @@ def test_after_a_sweep_everything_agrees(scene: Scene) -> None:
     clients.check()
     assert clients.statuses <= {200, 201, 204, 404, 503}
     assert clients.kept
-    print(
-        f"{kills} kills, {clients.cut_short} requests cut short, {len(clients.kept)} kept, {len(clients.removed)} removed"
-    )
+    done = f"{len(clients.kept)} kept, {len(clients.removed)} removed"
+    print(f"{kills} kills, {clients.cut_short} requests cut short, {done}")
