@@ -7,8 +7,8 @@ sweeper finishes what was left, and marks as ``lost`` those whose object has gon
 
 from alembic import op
 
-revision = "0006"
-down_revision = "0005"
+revision = "0009"
+down_revision = "0006"
 
 MEDIA_ITEMS = """
 CREATE TABLE heartguard_core.media_items (
