@@ -4,6 +4,8 @@ import binascii
 import re
 from typing import Protocol
 
+import pybase64
+
 _PART = re.compile(rb"[A-Za-z0-9+/=]*")
 
 PLACEHOLDER = "AAAA"
@@ -54,7 +56,7 @@ class Base64Text:
         if not self._good or (whole and self._padded) or not _PART.fullmatch(joined, whole):
             return False
         try:
-            piece = binascii.a2b_base64(memoryview(joined)[:whole], strict_mode=True)
+            piece = pybase64.b64decode(memoryview(joined)[:whole], validate=True)
         except binascii.Error:
             return False
         self._carry = joined[whole:]

@@ -52,6 +52,7 @@ _INSERT = text("""
         (id, org_id, owner_id, file_name, object_name, content_type, size, sha256)
     VALUES (:id, :org, :owner, :file_name, :object_name, :content_type, :size, :sha256)
 """)
+_NOT_AWAITED = text("SET LOCAL synchronous_commit = off")
 _STORED = text(f"""
     UPDATE heartguard_core.media_items
     SET state = 'stored', changed_at = clock_timestamp(), created_at = clock_timestamp()
@@ -105,7 +106,12 @@ _CLAIM = text("""
 
 
 def insert(tx: Connection, item: NewItem) -> None:
-    """Note that the file is about to be stored."""
+    """Note that the file is about to be stored.
+
+    Nobody waits until that is on the disk: should PostgreSQL crash now, there will be no row to become stored, and the
+    object is one without a row.
+    """
+    tx.execute(_NOT_AWAITED)
     tx.execute(
         _INSERT,
         {

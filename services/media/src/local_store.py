@@ -40,26 +40,29 @@ class LocalStore:
         except OSError as error:
             raise SettingsError(f"HEARTGUARD_DATA: {folder} cannot be made ({error.strerror})") from None
 
+    def prepare(self, content: Spool) -> None:
+        content.begin_sync()
+
     def put(self, name: ObjectName, content: Spool, content_type: str) -> None:  # noqa: ARG002 - the link tells it
-        with _failures():
-            os.fsync(content.file.fileno())
-            with self._folder(name, make=True) as folder:
-                os.rename(content.path, name.file_name, dst_dir_fd=folder)
+        """What is not on the disk yet goes there all at once: only then does anybody hear of it."""
+        with _failures(), self._folders(name, make=True) as folders:
+            os.rename(content.path, name.file_name, dst_dir_fd=folders[-1])
+            content.sync()
+            for folder in reversed(folders):  # others may have made the outer ones just now
                 os.fsync(folder)
 
     def remove(self, name: ObjectName) -> None:
-        with _failures(), suppress(FileNotFoundError):
-            with suppress(FileNotFoundError), self._folder(name) as folder:
+        with _failures(), suppress(FileNotFoundError), self._folders(name) as (*_, owners, folder):
+            with suppress(FileNotFoundError):
                 os.unlink(name.file_name, dir_fd=folder)
                 os.fsync(folder)
-            with self._folder(name, depth=2) as owners:
-                os.rmdir(name.id, dir_fd=owners)
+            os.rmdir(name.id, dir_fd=owners)
 
     def has(self, name: ObjectName) -> bool:
         with _failures():
             try:
-                with self._folder(name) as folder:
-                    os.stat(name.file_name, dir_fd=folder, follow_symlinks=False)
+                with self._folders(name) as folders:
+                    os.stat(name.file_name, dir_fd=folders[-1], follow_symlinks=False)
             except FileNotFoundError:
                 return False
         return True
@@ -88,32 +91,27 @@ class LocalStore:
 
     def open(self, name: ObjectName) -> IO[bytes]:
         """The object's content. Raises FileNotFoundError."""
-        with _failures(), self._folder(name) as folder:
-            return os.fdopen(os.open(name.file_name, _FILE, dir_fd=folder), "rb")
+        with _failures(), self._folders(name) as folders:
+            return os.fdopen(os.open(name.file_name, _FILE, dir_fd=folders[-1]), "rb")
 
     def check(self) -> None:
         if not os.access(self._root, os.R_OK | os.W_OK | os.X_OK):
             raise Unavailable(f"{self._root} cannot be written to")
 
     @contextmanager
-    def _folder(self, name: ObjectName, *, depth: int = 3, make: bool = False) -> Iterator[int]:
-        """The folder that the first ``depth`` parts of the name lead to, opened.
-
-        One that is to be made is on the disk then, and so are those it is in: others may have made them just now.
-        """
-        folder = os.open(self._root, _FOLDER)
+    def _folders(self, name: ObjectName, *, make: bool = False) -> Iterator[list[int]]:
+        """The folders that lead to the object, opened, from the outermost to the one it is in."""
+        opened = [os.open(self._root, _FOLDER)]
         try:
-            for part in name[:depth]:
+            for part in name[:3]:
                 if make:
                     with suppress(FileExistsError):
-                        os.mkdir(part, 0o700, dir_fd=folder)
-                    os.fsync(folder)
-                inner = os.open(part, _FOLDER, dir_fd=folder)
-                os.close(folder)
-                folder = inner
-            yield folder
+                        os.mkdir(part, 0o700, dir_fd=opened[-1])
+                opened.append(os.open(part, _FOLDER, dir_fd=opened[-1]))
+            yield opened
         finally:
-            os.close(folder)
+            for folder in opened:
+                os.close(folder)
 
     def _walk(self) -> Iterator[ObjectName]:
         for organization in _listed(self._root):

@@ -35,6 +35,7 @@ class Media:
     def upload(self, incoming: Incoming, caller: Claims) -> MediaItem:
         with Spool(self._incoming, self._max_file) as content:
             said = read_upload(incoming, content, self._max_body)
+            self._store.prepare(content)
             type_ = formats.media_type(said.content_type)
             if not _matches(type_, content):
                 raise WrongType

@@ -1,8 +1,10 @@
 """A file on its way in: on the disk, never in memory, measured and hashed as it comes."""
 
 import hashlib
+import os
 import time
 import uuid
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -10,6 +12,8 @@ from types import TracebackType
 from heartguard.errors import ServiceError, Unavailable
 
 ABANDONED = 3600.0
+"""Seconds after which a file on its way in is nobody's."""
+_syncing = ThreadPoolExecutor(16, "sync")
 
 
 class Spool:
@@ -24,9 +28,12 @@ class Spool:
     def __enter__(self) -> "Spool":
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.file = self.path.open("x+b", buffering=0)
+        self._on_disk: Future[None] | None = None
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._on_disk is not None:
+            wait([self._on_disk])
         self.file.close()
         with suppress(FileNotFoundError):
             self.path.unlink()
@@ -42,6 +49,17 @@ class Spool:
                 rest = rest[self.file.write(rest) :]
         except OSError as error:
             raise Unavailable("There is no room for the file now") from error
+
+    def begin_sync(self) -> None:
+        """The file is complete: bring it to the disk while other things are done."""
+        self._on_disk = _syncing.submit(os.fsync, self.file.fileno())
+
+    def sync(self) -> None:
+        """Wait until it is there. Raises OSError."""
+        if self._on_disk is None:
+            self.begin_sync()
+        assert self._on_disk is not None
+        self._on_disk.result()
 
     def restart(self) -> None:
         self.size = 0

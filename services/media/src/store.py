@@ -33,6 +33,10 @@ class Download:
 class Store(Protocol):
     """Objects by name. What is away, or does not answer in time, is :class:`heartguard.errors.Unavailable`."""
 
+    def prepare(self, content: Spool) -> None:
+        """The file is complete, and will be put here unless it is refused: begin what takes time."""
+        ...
+
     def put(self, name: ObjectName, content: Spool, content_type: str) -> None:
         """Store the file, durably and whole, under a name that no object has had yet."""
         ...

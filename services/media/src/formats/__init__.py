@@ -56,8 +56,10 @@ _FORMATS: Mapping[str, Check] = {
     "video/avi": recordings.is_avi,
 }
 
+EDGE = 64 * 1024
+"""Bytes at either end in which markup is looked for. Browsers look no further than 1.5 KB to guess what a file is."""
 _MARKUP = re.compile(rb"<script|<\?php|<!doctype html", re.IGNORECASE)
-_COMMENT_BEGINS = re.compile(rb"/[*/]")
+_NAME_AND_COMMENT = re.compile(rb"[A-Za-z\xc0-\xff][^\0]{0,15}?/[*/]", re.DOTALL)
 _SCRIPT = re.compile(rb"\*/[ \t\r\n]*[=;,.(\[+\-`]|[\r\n;][ \t]*(var|let|const|function)[ \t]")
 
 
@@ -83,6 +85,6 @@ def _is_script_too(content: Content) -> bool:
 
     ``GIF89a/*`` and ``RIFF//`` begin a script, of which more follows where the comment ends.
     """
-    if _MARKUP.search(content):
+    if _MARKUP.search(content[:EDGE]) or _MARKUP.search(content[-EDGE:]):
         return True
-    return _COMMENT_BEGINS.search(content[:16]) is not None and _SCRIPT.search(content) is not None
+    return _NAME_AND_COMMENT.match(content) is not None and _SCRIPT.search(content) is not None
