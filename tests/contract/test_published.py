@@ -14,7 +14,7 @@ from lxml import etree
 
 from heartguard import codec
 from heartguard.errors import MESSAGES, Invalid, ServiceError
-from heartguard.models import auth_token, timeseries
+from heartguard.models import auth_token, media_item, timeseries
 from heartguard.models.common import Detail
 from heartguard.negotiation import Format
 from heartguard.publish import FOLDER, publish, published, routes
@@ -104,6 +104,15 @@ def test_registering() -> None:
         b"<RegisterResponse><user_id>2</user_id><email>user@hg.io</email><role>user</role><org_id>1</org_id>"
         b"</RegisterResponse>",
     )
+
+
+def test_uploading() -> None:
+    as_json = b'{"file_name":"logo.png","content_type":"image/png","data_base64":"iVBORw0KGgo="}'
+    as_xml = (
+        b"<MediaUpload><file_name>logo.png</file_name><content_type>image/png</content_type>"
+        b"<data_base64>iVBORw0KGgo=</data_base64></MediaUpload>"
+    )
+    accepted("media_item", media_item.MediaUpload, as_json, as_xml)
 
 
 def test_writing() -> None:

@@ -62,7 +62,12 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.extensions[FRONT] = Front(
         OwnPages(app.wsgi_app, settings.threads),
         own_paths=frozenset(endpoint.path for endpoint in endpoints),
-        proxy=Proxy(routes=Routes.load(settings.routes_file, settings.max_upload_body), addresses=addresses, guard=guard, upstreams=upstreams),
+        proxy=Proxy(
+            routes=Routes.load(settings.routes_file, settings.max_upload_body),
+            addresses=addresses,
+            guard=guard,
+            upstreams=upstreams,
+        ),
         addresses=addresses,
         cors=Cors(settings.allowed_origins),
         guard=guard,

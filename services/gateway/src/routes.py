@@ -46,6 +46,11 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         return self.max_body or DEFAULT_MAX_BODY
 
     @property
+    def too_large(self) -> str | None:
+        """The code for a body over the limit: how large a file may be is for its service to say, whoever says it."""
+        return f"{SERVICES[self.service].prefix}_413" if self.upload else None
+
+    @property
     def stricter(self) -> bool:
         return self.method == "POST" and self.path in STRICTER
 
