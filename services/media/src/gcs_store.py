@@ -1,7 +1,7 @@
 """The store in Google Cloud Storage.
 
-Every call has a time limit and is tried again for a while where that can help; altogether less than
-the gateway waits. An object is only ever made (``if_generation_match=0``), never replaced, so
+Every call has a time limit and is tried again for a while where that can help: a client whose store
+is away hears of it within five seconds. An object is only ever made (``if_generation_match=0``), never replaced, so
 trying again is safe.
 """
 
@@ -30,11 +30,11 @@ from .names import ObjectName, disposition
 from .spool import Spool
 from .store import PAGE, Download, Link
 
-TIMEOUT = (3.0, 8.0)
+TIMEOUT = (2.0, 4.0)
 """Seconds to connect, and to wait for the next bytes."""
-RETRY = DEFAULT_RETRY.with_delay(initial=0.2, maximum=2.0).with_timeout(6.0)
+RETRY = DEFAULT_RETRY.with_delay(initial=0.2, maximum=2.0).with_timeout(3.0)
 CHECK_TIMEOUT = (1.5, 1.5)
-TOKEN_TIMEOUT = 5.0
+TOKEN_TIMEOUT = 4.0
 UPLOAD_PIECE = 4 * 1024 * 1024
 """Bytes in one request of an upload of more than 8 MiB."""
 _READ = 1024 * 1024

@@ -6,11 +6,10 @@ has to follow: see :mod:`.mending`, which finishes what a crash has left.
 
 import mmap
 import uuid
-from contextlib import suppress
 from pathlib import Path
 
 from heartguard.database import Database
-from heartguard.errors import Forbidden, ServiceError, Unavailable
+from heartguard.errors import Forbidden, Unavailable
 from heartguard.incoming import Incoming
 from heartguard.models.media_item import MediaItem, SignedUrl
 from heartguard.tokens import Claims
@@ -80,25 +79,14 @@ class Media:
     def _keep(self, item: db.NewItem, content: Spool) -> db.Item:
         with self._database.transaction(item.org_id) as tx:
             db.insert(tx, item)
-        try:
-            self._store.put(item.name, content, item.content_type)
-        except ServiceError:
-            self._give_up(item)
-            raise
-        # From here on the object is there. Should this fail, nobody knows whether it has: the sweeper finds out.
+        # Should one of these fail, the row says what is left: the sweeper takes it back.
+        self._store.put(item.name, content, item.content_type)
         with self._database.transaction(item.org_id) as tx:
             stored = db.mark_stored(tx, item)
         if stored is None:
             self._store.remove(item.name)
             raise Unavailable("Storing the file took too long")
         return stored
-
-    def _give_up(self, item: db.NewItem) -> None:
-        """Leave nothing behind, if that can be had at once; else the sweeper will."""
-        with suppress(ServiceError):
-            self._store.remove(item.name)
-            with self._database.transaction(item.org_id) as tx:
-                db.forget(tx, item.name)
 
 
 def own_items_only(caller: Claims) -> int | None:

@@ -48,12 +48,11 @@ class Mender:
 
     def finish(self) -> None:
         """Take back uploads that came to no end, and bring removals to theirs."""
-        left: list[db.Known] | None = None
-        while left is None or len(left) == PAGE:
+        cleared = PAGE
+        while cleared == PAGE:
             with self._database.transaction() as tx:
-                left = list(db.unfinished(tx, self._grace, PAGE))
-            for known in left:
-                self._clear_away(known)
+                left = db.unfinished(tx, self._grace, PAGE)
+            cleared = sum(map(self._clear_away, left))
 
     def compare(self) -> None:
         """Compare all rows with all objects."""
@@ -85,12 +84,15 @@ class Mender:
                 return
             after = str(page[-1].name)
 
-    def _clear_away(self, known: db.Known) -> None:
+    def _clear_away(self, known: db.Known) -> bool:
+        """Whether it was done; not where somebody else is at it."""
         with self._database.transaction(known.name.org_id) as tx:
-            if db.lock(tx, known):
-                self._store.remove(known.name)
-                db.forget(tx, known.name)
-                _note(known.state, known.name)
+            if not db.lock(tx, known):
+                return False
+            self._store.remove(known.name)
+            db.forget(tx, known.name)
+        _note(known.state, known.name)
+        return True
 
     def _lose(self, row: db.Known) -> None:
         """The store may have got the object only after it was asked: so it is asked again."""

@@ -4,8 +4,9 @@ import hashlib
 import os
 import time
 import uuid
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -26,8 +27,9 @@ class Spool:
         self.size = 0
 
     def __enter__(self) -> "Spool":
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.file = self.path.open("x+b", buffering=0)
+        with _room():
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.file = self.path.open("x+b", buffering=0)
         self._on_disk: Future[None] | None = None
         return self
 
@@ -43,12 +45,10 @@ class Spool:
         if self.size > self._limit:
             raise ServiceError(413, f"The file is larger than {self._limit} bytes")
         self._hash.update(piece)
-        try:
+        with _room():
             rest = memoryview(piece)
             while rest:
                 rest = rest[self.file.write(rest) :]
-        except OSError as error:
-            raise Unavailable("There is no room for the file now") from error
 
     def begin_sync(self) -> None:
         """The file is complete: bring it to the disk while other things are done."""
@@ -70,6 +70,14 @@ class Spool:
     @property
     def sha256(self) -> bytes:
         return self._hash.digest()
+
+
+@contextmanager
+def _room() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Unavailable("There is no room for the file now") from error
 
 
 def clear_abandoned(folder: Path) -> None:

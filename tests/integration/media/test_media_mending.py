@@ -243,10 +243,14 @@ def _media_of(app: Flask) -> Any:
 
 
 @pytest.mark.parametrize("done", [False, True])
-def test_a_store_that_fails_while_a_file_is_stored(admin: Caller, database: Database, done: bool) -> None:
+def test_a_store_that_fails_while_a_file_is_stored(
+    admin: Caller, database: Database, mender: Mender, done: bool
+) -> None:
     with breaking(admin.app, "put", done=done):
         answer = admin.upload()
     assert (answer.status_code, "Retry-After" in answer.headers) == (503, True)
+    assert admin.items() == []
+    mender.sweep()
     assert rows_of(database, admin.org_id) == objects_of(admin.app, admin.org_id) == []
 
 
