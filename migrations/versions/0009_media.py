@@ -13,6 +13,7 @@ down_revision = "0006"
 MEDIA_ITEMS = """
 CREATE TABLE heartguard_core.media_items (
     id uuid PRIMARY KEY,
+    -- No foreign keys: organizations and users are never deleted, and a token names one that was there.
     org_id bigint NOT NULL,
     owner_id bigint NOT NULL,
     file_name text NOT NULL,

@@ -280,6 +280,7 @@ def test_given_stores_are_used_and_not_started(
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("AUTH_DATABASE_URL", url_for("auth"))
+    monkeypatch.setenv("MEDIA_DATABASE_URL", url_for("media"))
     monkeypatch.setenv("TIMESERIES_DATABASE_URL", url_for("timeseries"))
     (another.root.parent / f"{another.root.name}-url").write_text(valkey_url)
     monkeypatch.setenv("REDIS_URL_FILE", str(another.root.parent / f"{another.root.name}-url"))
