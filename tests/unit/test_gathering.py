@@ -10,6 +10,7 @@ from heartguard.errors import ServiceError
 from heartguard.models.timeseries import WriteRequest
 from services.influx.src.check import Check
 from services.influx.src.gathering import gather
+from services.influx.src.heads import Heads
 from services.influx.src.points import Rules
 from services.influx.src.store import Series
 from services.influx.src.times import MAX_TIME, SECOND
@@ -47,7 +48,7 @@ def test_both_ways_say_the_same(batch: list[Any], rules: Rules) -> None:
         check.refuse_foreign()
     except ServiceError:
         foreign = True
-    assert (gather(batch, rules) is None) is (foreign or check.violations > 0)
+    assert (gather(batch, rules, Heads()) is None) is (foreign or check.violations > 0)
 
 
 @settings(deadline=None)
@@ -62,7 +63,7 @@ def test_every_value_is_there_and_the_later_one_wins(batch: list[Any], rules: Ru
             time = SECOND + untimed.setdefault(series, 0)
             untimed[series] += 1
         expected |= {(series, field, time): value for field, value in row.items()}
-    gathered = gather(batch, rules)
+    gathered = gather(batch, rules, Heads())
     assert gathered is not None
     assert gathered.points == len(batch)
     found = {

@@ -23,12 +23,13 @@ from heartguard.logs import log
 from . import db_read
 from .db_write import INCOMING, PostgresBatch
 from .memory import Memory
-from .slots import KnownSeries
+from .slots import KnownSeries, weigh
 from .store import BucketGone, FieldType, Selection, StoredBucket
 from .store import Row as Result
 
 BUCKETS_REMEMBERED = 10_000
-SERIES_REMEMBERED = 200_000
+ROOM_FOR_SERIES = 64_000_000
+"""Bytes for what is remembered of series, some 100,000."""
 PURGED_AT_ONCE = 50_000
 LOOKED_AT_ONCE = 1_000
 """Series of a bucket, to see whether they still have points; some 20 ms."""
@@ -76,7 +77,7 @@ class PostgresStore:
         self._database = database
         self._clock = clock
         self._known_buckets: Memory[tuple[int, str], StoredBucket] = Memory(BUCKETS_REMEMBERED)
-        self._known_series: KnownSeries = Memory(SERIES_REMEMBERED)
+        self._known_series: KnownSeries = Memory(ROOM_FOR_SERIES, weigh)
         event.listen(database.engine, "connect", _begin_session)
 
     def bucket(self, org_id: int, name: str) -> StoredBucket | None:

@@ -1,8 +1,9 @@
 """What a batch holds of each series, and what is known of that series."""
 
 import hashlib
-from itertools import islice
+from itertools import chain, islice
 from operator import lt
+from sys import getsizeof
 
 import msgspec
 
@@ -34,23 +35,35 @@ class Known:
         self.last = max(self.last, last)
 
 
-KnownSeries = Memory[tuple[str, bytes], Known]
-"""By bucket and digest."""
+Key = tuple[str, Series, str]
+"""A bucket's id, a series and one of its fields."""
+KnownSeries = Memory[Key, Known]
+_BESIDES = 500
+"""Bytes that an entry takes beside its texts."""
+
+
+def weigh(key: Key) -> int:
+    """Bytes of an entry of :data:`KnownSeries`."""
+    _, series, field = key
+    return sum(map(getsizeof, chain((series.measurement, field), *series.tags))) + _BESIDES
 
 
 class Slot:
     """The values that a batch holds of one series (of one field); the later of two at the same time wins."""
 
-    __slots__ = ("digest", "field", "kind", "known", "series", "times", "values")
+    __slots__ = ("field", "kind", "known", "series", "times", "values")
 
     def __init__(self, series: Series, field: str, kind: type) -> None:
         self.series = series
         self.field = field
         self.kind = kind
-        self.digest = hashlib.sha256(msgspec.json.encode((series.measurement, series.tags, field))).digest()
         self.known: Known | None = None
         self.times: list[int] = []
         self.values: list[FieldValue | int] = []
+
+    def digest(self) -> bytes:
+        """What the database knows the series by."""
+        return hashlib.sha256(msgspec.json.encode((self.series.measurement, self.series.tags, self.field))).digest()
 
     @property
     def key(self) -> tuple[str, str]:

@@ -22,6 +22,7 @@ from . import tenancy
 from .check import Check
 from .errors import BucketExists, TooManyBuckets, WrongFieldType
 from .gathering import gather
+from .heads import Heads
 from .line_protocol import Entry, LineBatch
 from .points import Rules, shown
 from .store import TYPES, BucketGone, Selection, Store, StoredBucket, TypeConflict
@@ -42,6 +43,7 @@ class TimeSeries:
     def __init__(self, store: Store, clock: Callable[[], int] = time.time_ns) -> None:
         self._store = store
         self._clock = clock
+        self._heads = Heads()
 
     def create_bucket(self, request: BucketCreate, caller: Claims) -> Bucket:
         name = tenancy.writable(request.bucket, caller)
@@ -108,7 +110,7 @@ class TimeSeries:
         now = self._clock()
         rules = Rules(user_id=tenancy.own_points_only(caller), oldest=_oldest(bucket, now), received=now)
         check = Check("/lines" if isinstance(request, LineBatch) else "/points", rules)
-        gathered = gather(entries(request), rules)
+        gathered = gather(entries(request), rules, self._heads)
         if gathered is None:
             self._refuse(request, bucket, check)
         batch = self._store.batch(bucket)
