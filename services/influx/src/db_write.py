@@ -96,14 +96,14 @@ class PostgresBatch:
         self._bucket = bucket
         self._known = known
         self._forget = forget
-        self._slots: dict[tuple[Series, str], Slot] = {}
+        self._slots: dict[tuple[bytes, str], Slot] = {}
         self._mixed = False
 
     def add(self, series: Series, field: str, times: Sequence[int], values: Sequence[FieldValue | int]) -> None:
         kinds = set(map(type, values))
-        slot = self._slots.get((series, field))
+        slot = self._slots.get((series.key, field))
         if slot is None:
-            slot = self._slots[series, field] = Slot(series, field, type(values[0]))
+            slot = self._slots[series.key, field] = Slot(series, field, type(values[0]))
         self._mixed |= kinds != {slot.kind}
         slot.times += times
         slot.values += values
@@ -135,7 +135,7 @@ class PostgresBatch:
             raise TypeConflict
 
     def _key(self, slot: Slot) -> Key:
-        return self._bucket.id, slot.series, slot.field
+        return self._bucket.id, slot.series.key, slot.field
 
     def _succeeds(self, slots: list[Slot], store: Callable[[Connection, int, list[Strand]], None]) -> bool:
         try:

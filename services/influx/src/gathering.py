@@ -1,24 +1,38 @@
-"""The fast way through a batch: points put together by series, and their values by field, then judged in bulk.
+"""The fast way through a batch: points put in order by series, and their values by field, judged in bulk.
 
 It only says whether all is well. Where it is not, :class:`.check.Check` goes through the points
 one by one and names what is wrong.
+
+A batch is some megabytes of small objects, so that to look at each once more costs more than what
+is done with it: hence whole columns, one after the other, and no objects of its own for points.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, count
 from math import isfinite
+from operator import itemgetter
 from typing import NamedTuple, cast
 
-from heartguard.models.common import Detail
 from heartguard.models.timeseries import FieldValue
 
-from .heads import Heads, Key, key_of
-from .line_protocol import Entry
+from . import heads
+from .heads import Heads
 from .points import MAX_SERIES, Rules, field_problem, series_problems, value_problem
 from .store import Series
 from .times import MAX_TIME
 
 Value = FieldValue | int
+Fields = Mapping[str, Value]
+
+
+class Points(NamedTuple):
+    """The points of a batch: their measurements, and so on."""
+
+    measurements: Sequence[str]
+    tags: Sequence[Mapping[str, str]]
+    fields: Sequence[Fields]
+    times: Sequence[int | None]
 
 
 class Column(NamedTuple):
@@ -37,124 +51,118 @@ class Gathered(NamedTuple):
     columns: list[Column]
 
 
-class Group:
-    """The points of one series, in the batch's order; ``head`` where that is not known to be good.
-
-    ``follower`` is the group of the point that last came after one of these: devices take turns.
-    """
-
-    __slots__ = ("follower", "head", "rows", "series", "tags", "times", "untimed")
-
-    def __init__(self, series: Series, tags: Mapping[str, str], head: Key | None) -> None:
-        self.series = series
-        self.tags = tags
-        self.head = head
-        self.times: list[int] = []
-        self.rows: list[Mapping[str, Value]] = []
-        self.untimed = 0
-        self.follower: Group | None = None
-
-
-def gather(entries: Iterable[Entry | Detail], rules: Rules, heads: Heads) -> Gathered | None:
-    """The good points of a batch; None where one is bad, or there is none."""
-    groups = _grouped(entries, rules, heads)
-    columns = [_columns(group) for group in groups]
-    if not groups or not all(map(_is_good, groups, columns)) or not _are_good(groups, columns, rules):
-        return None
-    heads.learn((group.head, group.series) for group in groups if group.head)
-    return Gathered(sum(len(group.times) for group in groups), [*chain.from_iterable(columns)])
-
-
-def _is_good(group: Group, columns: list[Column]) -> bool:
-    return group.head is None or not any(series_problems(group.series, [column.field for column in columns]))
-
-
-def _are_good(groups: list[Group], columns: list[list[Column]], rules: Rules) -> bool:
-    """Whether times, fields and values are."""
-    times = [group.times for group in groups]
-    fields = {column.field for column in chain.from_iterable(columns)}
-    values = [*chain.from_iterable(column.values for column in chain.from_iterable(columns))]
-    return (
-        rules.oldest <= min(map(min, times))
-        and max(map(max, times)) <= MAX_TIME
-        and not any(map(field_problem, fields))
-        and (_are_finite(values) if set(map(type, values)) == {float} else not any(map(value_problem, values)))
-    )
-
-
-def _are_finite(values: Sequence[Value]) -> bool:
-    return all(map(isfinite, cast("Sequence[float]", values)))
-
-
 class _Unfit(Exception):
-    """A point that no batch may hold, or too many series."""
+    """Another user's point, or too many series."""
 
 
-class Groups:
-    """The groups of a batch, by series."""
+class _Numbers(dict[bytes, int]):
+    """The number of the series of each head; they count from 0."""
 
-    def __init__(self, rules: Rules, heads: Heads) -> None:
+    def __init__(self, rules: Rules, known: Heads) -> None:
+        super().__init__()
+        self.series: list[Series] = []
+        self.unknown: dict[bytes, Series] = {}
         self._rules = rules
-        self._heads = heads
-        self._by_key: dict[Key, Group] = {}
-        self._by_series: dict[Series, Group] = {}
+        self._known = known
+        self._by_series: dict[bytes, int] = {}
 
-    def of(self, measurement: str, tags: Mapping[str, str]) -> Group:
-        key = key_of(measurement, tags, self._rules)
-        return self._by_key.get(key) or self._begin(key, measurement, tags)
-
-    def _begin(self, key: Key, measurement: str, tags: Mapping[str, str]) -> Group:
-        if len(self._by_key) >= MAX_SERIES or self._rules.is_foreign(tags):
+    def __missing__(self, head: bytes) -> int:
+        if len(self) >= MAX_SERIES:
             raise _Unfit
-        known = self._heads.series(key)
-        series = known or self._rules.series(measurement, tags)
-        group = self._by_series.setdefault(series, Group(series, tags, None if known else key))
-        self._by_key[key] = group
-        return group
+        series = self._known.series(head, self._rules) or self._read(head)
+        self[head] = number = self._by_series.setdefault(series.key, len(self.series))
+        if number == len(self.series):
+            self.series.append(series)
+        return number
 
-    def __iter__(self) -> Iterator[Group]:
-        return iter(self._by_series.values())
-
-
-def _grouped(entries: Iterable[Entry | Detail], rules: Rules, heads: Heads) -> list[Group]:
-    """None at all, where an entry is no point or another user's, or there are too many series."""
-    groups = Groups(rules, heads)
-    group: Group | None = None
-    for entry in entries:
-        if isinstance(entry, Detail):
-            return []
-        _, measurement, tags, fields, time = entry
-        # This is done for every point, and to ask the two likely groups is cheaper than to find one by key.
-        if group is None or tags != group.tags or measurement != group.series.measurement:
-            previous, group = group, group and group.follower
-            if group is None or tags != group.tags or measurement != group.series.measurement:
-                try:
-                    group = groups.of(measurement, tags)
-                except _Unfit:
-                    return []
-                if previous:
-                    previous.follower = group
-        if time is None:
-            time = rules.received + group.untimed
-            group.untimed += 1
-        group.times.append(time)
-        group.rows.append(fields)
-    return [*groups]
+    def _read(self, head: bytes) -> Series:
+        measurement, tags = heads.read(head)
+        if self._rules.is_foreign(tags):
+            raise _Unfit
+        self.unknown[head] = series = self._rules.series(measurement, tags)
+        return series
 
 
-def _columns(group: Group) -> list[Column]:
-    """As many fields in each point as in the first, and the same ones, is the common case."""
-    rows, series, times = group.rows, group.series, group.times
-    first = rows[0]
-    if sum(map(len, rows)) == len(first) * len(rows):
+def gather(points: Points, rules: Rules, known: Heads) -> Gathered | None:
+    """The points of a batch, if all are good and there is one."""
+    numbers = _Numbers(rules, known)
+    try:
+        by_point = list(map(numbers.__getitem__, map(heads.encode, zip(points.measurements, points.tags, strict=True))))
+    except _Unfit:
+        return None
+    times = _times(points.times, by_point, rules)
+    if not by_point or not rules.oldest <= min(times) or not max(times) <= MAX_TIME:
+        return None
+    columns = list(_columns(numbers.series, by_point, times, points.fields))
+    if not _are_good(columns, set(numbers.unknown.values())):
+        return None
+    known.learn(numbers.unknown.items(), rules)
+    return Gathered(len(by_point), columns)
+
+
+def _times(times: Sequence[int | None], by_point: list[int], rules: Rules) -> Sequence[int]:
+    if None not in times:
+        return cast("Sequence[int]", times)
+    untimed: dict[int, Iterator[int]] = {}
+    return [
+        next(untimed.setdefault(number, count(rules.received))) if time is None else time
+        for number, time in zip(by_point, times, strict=True)
+    ]
+
+
+def _columns(
+    series: list[Series], by_point: list[int], times: Sequence[int], fields: Sequence[Fields]
+) -> Iterator[Column]:
+    """That all points have the same fields is the common case."""
+    names = list(fields[0])
+    if sum(map(len, fields)) == len(names) * len(fields):
         try:
-            return [Column(series, field, times, [row[field] for row in rows]) for field in first]
+            columns = [list(map(itemgetter(name), fields)) for name in names]
         except KeyError:
             pass
-    columns: dict[str, tuple[list[int], list[Value]]] = {}
-    for time, row in zip(times, rows, strict=True):
-        for field, value in row.items():
-            column = columns.setdefault(field, ([], []))
+        else:
+            yield from _alike(series, by_point, times, names, columns)
+            return
+    mixed: dict[tuple[int, str], tuple[list[int], list[Value]]] = {}
+    for number, time, point in zip(by_point, times, fields, strict=True):
+        for name, value in point.items():
+            column = mixed.setdefault((number, name), ([], []))
             column[0].append(time)
             column[1].append(value)
-    return [Column(series, field, *column) for field, column in columns.items()]
+    for (number, name), column in mixed.items():
+        yield Column(series[number], name, *column)
+
+
+def _alike(
+    series: list[Series],
+    by_point: list[int],
+    times: Sequence[int],
+    names: list[str],
+    columns: Sequence[Sequence[Value]],
+) -> Iterator[Column]:
+    """The columns of all points, cut into those of each series."""
+    if len(series) > 1:
+        in_order = itemgetter(*sorted(range(len(by_point)), key=by_point.__getitem__))
+        times = in_order(times)
+        columns = [in_order(column) for column in columns]
+    begin = 0
+    for number, points in sorted(Counter(by_point).items()):
+        end = begin + points
+        for name, column in zip(names, columns, strict=True):
+            yield Column(series[number], name, times[begin:end], column[begin:end])
+        begin = end
+
+
+def _are_good(columns: list[Column], unknown: set[Series]) -> bool:
+    if any(map(field_problem, {column.field for column in columns})):
+        return False
+    fields: dict[Series, list[str]] = {}
+    if unknown:
+        for column in columns:
+            fields.setdefault(column.series, []).append(column.field)
+    if any(any(series_problems(series, fields[series])) for series in unknown):
+        return False
+    values = list(chain.from_iterable(column.values for column in columns))
+    if set(map(type, values)) == {float}:
+        return all(map(isfinite, cast("Sequence[float]", values)))
+    return not any(map(value_problem, values))

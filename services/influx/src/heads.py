@@ -3,30 +3,46 @@
 from collections.abc import Iterable, Mapping
 from sys import getsizeof
 
+import msgspec
+
 from .memory import Memory
 from .points import Rules, head_problems, is_short
 from .store import Series
 
 ROOM = 32_000_000
-"""Bytes for all heads that are remembered, some 40,000."""
-_BESIDES = 400
-"""Bytes that a head takes beside its texts."""
+"""Bytes for all heads that are remembered, some 30,000."""
 
-Key = tuple[str | None, ...]
+encode = msgspec.json.Encoder().encode
+"""A head, from ``(measurement, tags)``; another where the tags come in another order."""
+_decode = msgspec.json.Decoder(tuple[str, dict[str, str]]).decode
 
 
-def key_of(measurement: str, tags: Mapping[str, str], rules: Rules) -> Key:
-    """What makes the series, in the order in which the tags come."""
-    return (rules.user_id, measurement, *tags, *tags.values())
+Key = tuple[str | None, bytes]
+"""Whose points alone it may be, and the head."""
+
+
+def _weigh(key: Key) -> int:
+    """Bytes of a head with its series, which has the texts twice."""
+    return 3 * getsizeof(key[1]) + 700
+
+
+def read(head: bytes) -> tuple[str, Mapping[str, str]]:
+    return _decode(head)
 
 
 class Heads:
     """The series of good heads; good in any batch by the same user, with whatever fields."""
 
     def __init__(self) -> None:
-        self._known: Memory[Key, Series] = Memory(ROOM, lambda key: sum(map(getsizeof, key)) + _BESIDES)
-        self.series = self._known.get
+        self._known: Memory[Key, Series] = Memory(ROOM, _weigh)
 
-    def learn(self, found: Iterable[tuple[Key, Series]]) -> None:
+    def series(self, head: bytes, rules: Rules) -> Series | None:
+        return self._known.get((rules.user_id, head))
+
+    def learn(self, found: Iterable[tuple[bytes, Series]], rules: Rules) -> None:
         """Remember those that are good."""
-        self._known.keep((key, series) for key, series in found if is_short(series) and not any(head_problems(series)))
+        self._known.keep(
+            ((rules.user_id, head), series)
+            for head, series in found
+            if is_short(series) and not any(head_problems(series))
+        )

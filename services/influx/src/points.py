@@ -141,4 +141,4 @@ def is_short(series: Series) -> bool:
 def _too_long(series: Series, fields: Iterable[str]) -> bool:
     """Whether the store's key of a series would be: the beginning of its line, four bytes and the field."""
     longest = max(len(field.encode(errors="replace")) for field in fields)
-    return len(head(*series).encode(errors="replace")) + 4 + longest > MAX_SERIES_KEY
+    return len(head(series.measurement, series.tags).encode(errors="replace")) + 4 + longest > MAX_SERIES_KEY

@@ -1,7 +1,7 @@
 """What a batch holds of each series, and what is known of that series."""
 
 import hashlib
-from itertools import chain, islice
+from itertools import islice
 from operator import lt
 from sys import getsizeof
 
@@ -35,17 +35,14 @@ class Known:
         self.last = max(self.last, last)
 
 
-Key = tuple[str, Series, str]
-"""A bucket's id, a series and one of its fields."""
+Key = tuple[str, bytes, str]
+"""A bucket's id, a series' key and one of its fields."""
 KnownSeries = Memory[Key, Known]
-_BESIDES = 500
-"""Bytes that an entry takes beside its texts."""
 
 
 def weigh(key: Key) -> int:
     """Bytes of an entry of :data:`KnownSeries`."""
-    _, series, field = key
-    return sum(map(getsizeof, chain((series.measurement, field), *series.tags))) + _BESIDES
+    return getsizeof(key[1]) + getsizeof(key[2]) + 400
 
 
 class Slot:
