@@ -43,6 +43,7 @@ SET max_parallel_workers_per_gather = 0;
 -- Of a partition that has no statistics yet the planner expects a single row. Then it would sort all points of a range
 -- to group them, where it can hash, or to find the first ones, where the index has them in order.
 SET enable_sort = off;
+SET enable_incremental_sort = off;
 SET work_mem = '16MB';
 -- A plan for the very bucket and range: a generic one would have to open every partition there is.
 SET plan_cache_mode = force_custom_plan;
@@ -124,7 +125,7 @@ class PostgresStore:
 
     def select(self, bucket: StoredBucket, selection: Selection) -> Sequence[Result]:
         try:
-            with self._database.transaction(bucket.org_id) as connection:
+            with self._database.transaction(bucket.org_id, snapshot=True) as connection:
                 return db_read.select_rows(connection, bucket, selection)
         except BucketGone:
             self._forget(bucket)

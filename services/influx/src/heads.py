@@ -1,4 +1,4 @@
-"""The heads of points, their measurement and tags, that were found to be good: devices send the same again and again."""
+"""The heads of points (measurement and tags) that were found to be good: devices send the same again and again."""
 
 from collections.abc import Iterable, Mapping
 from sys import getsizeof
