@@ -105,15 +105,18 @@ class Database:
         event.listen(self.engine, "do_connect", _connect)
         event.listen(self.engine, "checkout", self._prove)
         self._each = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._snapshots = self.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
     @contextmanager
-    def transaction(self, org_id: int | None = None) -> Iterator[Connection]:
+    def transaction(self, org_id: int | None = None, *, snapshot: bool = False) -> Iterator[Connection]:
         """One unit of work: committed at the end of the block, rolled back on any error.
 
         With ``org_id`` the rows of that organization are what row-level security lets through.
+        With ``snapshot`` it only reads, and all its statements see the same state.
         PostgreSQL being away, restarting, locked for too long or without an answer is :class:`Unavailable`.
         """
-        with self._connection(self.engine) as connection, connection.begin():
+        engine = self._snapshots if snapshot else self.engine
+        with self._connection(engine) as connection, connection.begin():
             if org_id is not None:
                 connection.execute(
                     text("SELECT set_config('heartguard.org_id', :org_id, true)"), {"org_id": str(org_id)}

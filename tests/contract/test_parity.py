@@ -40,6 +40,7 @@ from heartguard.models.base import XML_CHARACTERS, Answer, Request
 from heartguard.negotiation import Format
 from heartguard.schema import document, domains, violations, xsd
 from heartguard.schema.json_schema import types_of
+from heartguard.schema.numbers import number
 
 ANY_TEXT = f"^({XML_CHARACTERS}*)$"
 HUNT = "HEARTGUARD_EXAMPLES" in os.environ
@@ -377,7 +378,9 @@ def test_every_judge_says_the_same(type_: type, data: st.DataObject, padding: st
 @THOROUGHLY
 @given(data=st.data())
 def test_an_answer_means_the_same_in_both_formats(type_: type[Answer], data: st.DataObject) -> None:
-    answer = msgspec.convert(data.draw(good_values(type_)), type_, strict=False)
+    # The services answer no integers beyond 64 bits: what is larger is a double.
+    drawn = json.loads(json.dumps(data.draw(good_values(type_))), parse_int=number)
+    answer = msgspec.convert(drawn, type_, strict=False)
     as_json, as_xml = codec.encode(answer, Format.JSON), codec.encode(answer, Format.XML)
     assert json_judge(type_).is_valid(json.loads(as_json))
     xsd_judge(OWNERS[type_]).assertValid(etree.fromstring(as_xml))
