@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import ip_address
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
 from heartguard.context import Client
 from heartguard.models.base import Role
+from heartguard.revocations import Revocation, insert_revocation
 from heartguard.tokens import Claims
 
 DEFAULT_ORG_ID = 1
@@ -83,15 +84,6 @@ class NewRefreshToken:
     kid: str
     token_hash: bytes
     access_expires: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Revocation:
-    """One token (``jti``) or all tokens of a session (``sid``) are dead; of interest until ``expires_at``."""
-
-    kind: Literal["jti", "sid"]
-    id: str
-    expires_at: datetime
 
 
 # Organizations and users
@@ -405,31 +397,6 @@ def end_session(tx: Connection, sid: str) -> list[Revocation]:
     ended = Revocation(kind="sid", id=sid, expires_at=row.access_expires_at)
     insert_revocation(tx, ended)
     return [ended]
-
-
-def end_other_sessions(tx: Connection, user_id: int, kept: str) -> list[Revocation]:
-    """End all sessions of the user but the one ``kept``."""
-    rows = tx.execute(
-        text(
-            "UPDATE heartguard_core.sessions SET ended_at = now()"
-            " WHERE user_id = :user_id AND id <> :kept AND ended_at IS NULL RETURNING id, access_expires_at"
-        ),
-        {"user_id": user_id, "kept": kept},
-    ).all()
-    ended = [Revocation(kind="sid", id=str(row.id), expires_at=row.access_expires_at) for row in rows]
-    for revocation in ended:
-        insert_revocation(tx, revocation)
-    return ended
-
-
-def insert_revocation(tx: Connection, revocation: Revocation) -> None:
-    tx.execute(
-        text(
-            "INSERT INTO heartguard_core.revoked_tokens (kind, id, expires_at) VALUES (:kind, :id, :expires_at)"
-            " ON CONFLICT (kind, id) DO NOTHING"
-        ),
-        vars(revocation),
-    )
 
 
 def unpublished(tx: Connection, limit: int) -> list[Revocation]:

@@ -11,6 +11,7 @@ from heartguard.database import Database
 from heartguard.errors import NotFound, Unauthorized
 from heartguard.models.auth_token import Introspection, RefreshResponse, Session
 from heartguard.models.auth_token import Sessions as SessionList
+from heartguard.revocations import Revocation, insert_revocation
 from heartguard.tokens import Claims, Tokens
 
 from . import db
@@ -89,10 +90,10 @@ class Sessions:
         return Refreshed(answer, pair.refresh_claims.sub)
 
     def logout(self, caller: Claims) -> None:
-        """End the caller's session. Raises :class:`.security.NotDeadEverywhere` where a gateway may not know it yet."""
-        token = db.Revocation(kind="jti", id=caller.jti, expires_at=datetime.fromtimestamp(caller.exp, UTC))
+        """End the caller's session. Raises :class:`heartguard.revocations.NotDeadEverywhere`."""
+        token = Revocation(kind="jti", id=caller.jti, expires_at=datetime.fromtimestamp(caller.exp, UTC))
         with self._database.transaction() as tx:
-            db.insert_revocation(tx, token)
+            insert_revocation(tx, token)
             ended = db.end_session(tx, caller.sid)
         self._revocations.announce([token, *ended])
 
@@ -119,7 +120,7 @@ class Sessions:
     def end(self, caller: Claims, sid: uuid.UUID) -> None:
         """End a session of the caller's, which may be this one; again is no error, so that it can be retried.
 
-        Raises :class:`NotFound` for any other, :class:`.security.NotDeadEverywhere` as signing out does.
+        Raises :class:`NotFound` for any other, :class:`heartguard.revocations.NotDeadEverywhere` as signing out does.
         """
         with self._database.transaction() as tx:
             if not db.is_live(tx, caller):

@@ -8,6 +8,7 @@ from heartguard.context import Client
 from heartguard.database import Database
 from heartguard.errors import Unauthorized
 from heartguard.models.auth_token import LoginRequest, LoginResponse, PasswordChange
+from heartguard.revocations import end_sessions
 from heartguard.tokens import Claims
 
 from . import db, passwords
@@ -82,7 +83,7 @@ class SignIn:
         """Replace the caller's password; every other session of the user ends, access tokens too.
 
         Raises :class:`WrongCurrentPassword` (which counts as a failed attempt and so can lock),
-        :class:`UnacceptablePassword`, :class:`.security.NotDeadEverywhere` as signing out does.
+        :class:`UnacceptablePassword`, :class:`heartguard.revocations.NotDeadEverywhere` as signing out does.
         """
         if problem := passwords.problem(request.new_password):
             raise UnacceptablePassword(problem, "/new_password")
@@ -98,5 +99,5 @@ class SignIn:
             with self._database.transaction() as tx:
                 if not db.change_password(tx, known, new_hash):
                     raise WrongCurrentPassword
-                ended = db.end_other_sessions(tx, caller.user_id, caller.sid)
+                ended = end_sessions(tx, caller.user_id, kept=caller.sid)
         self._revocations.announce(ended)
