@@ -63,8 +63,7 @@ class SignIn:
         return SignedIn(answer, pair.access_claims.sub, self._devices.cookie(client, email, device))
 
     def _verified(self, email: str, password: str) -> tuple[db.Account, db.Credentials]:
-        with self._database.autocommit() as connection:
-            known = db.find_credentials(connection, email)
+        known = db.find_credentials(self._database, email)
         if not passwords.matches(known[1].password_hash if known else None, password) or known is None:
             audit.emit("LOGIN_FAILED", str(known[1].user_id) if known else "unknown", "failure")
             raise InvalidCredentials
@@ -74,9 +73,8 @@ class SignIn:
         stored = verified.password_hash
         kept = passwords.hashed(password) if passwords.outdated(stored) else stored
         pair = self._pairs.new(account, str(uuid.uuid4()))
-        with self._database.autocommit() as connection:
-            if not db.begin_session(connection, verified, kept, client, pair.stored()):
-                raise InvalidCredentials
+        if not db.begin_session(self._database, verified, kept, client, pair.stored()):
+            raise InvalidCredentials
         return pair
 
     def change_password(self, request: PasswordChange, caller: Claims) -> None:
@@ -87,7 +85,7 @@ class SignIn:
         """
         if problem := passwords.problem(request.new_password):
             raise UnacceptablePassword(problem, "/new_password")
-        with self._database.transaction() as tx:
+        with self._database.transaction(caller.org_id) as tx:
             known = db.find_own_credentials(tx, caller)
         if known is None:
             raise Unauthorized
@@ -96,7 +94,7 @@ class SignIn:
                 audit.emit("PASSWORD_CHANGE", caller.sub, "failure")
                 raise WrongCurrentPassword
             new_hash = passwords.hashed(request.new_password)
-            with self._database.transaction() as tx:
+            with self._database.transaction(caller.org_id) as tx:
                 if not db.change_password(tx, known, new_hash):
                     raise WrongCurrentPassword
                 ended = end_sessions(tx, caller.user_id, kept=caller.sid)

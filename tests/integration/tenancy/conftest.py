@@ -98,10 +98,10 @@ class Site:
         with self.superuser.transaction() as tx:
             tx.execute(
                 text(
-                    "INSERT INTO heartguard_core.sessions (id, user_id, access_expires_at)"
-                    " VALUES (:sid, :user_id, now() + interval '1 hour')"
+                    "INSERT INTO heartguard_core.sessions (id, user_id, org_id, access_expires_at, refresh_expires_at)"
+                    " VALUES (:sid, :user_id, :org_id, now() + interval '1 hour', now() + interval '1 day')"
                 ),
-                {"sid": sid, "user_id": person.id},
+                {"sid": sid, "user_id": person.id, "org_id": person.org_id},
             )
         return sid
 
