@@ -13,6 +13,8 @@ from werkzeug.test import TestResponse
 
 from heartguard.settings import load
 from heartguard.tokens import KeyRing, Tokens
+from services.auth.src.app import create_app as create_auth
+from services.auth.src.settings import Settings as AuthSettings
 from services.organization.src.app import create_app as create_organization
 from services.organization.src.settings import Settings as OrganizationSettings
 from services.user.src.app import create_app as create_user
@@ -37,7 +39,7 @@ class Person:
         token, _ = TOKENS.issue(
             sub=str(self.id), role=self.role, org_id=self.org_id, sid=self.sid, typ="access", seconds=600
         )
-        app = self.site.apps["user" if path.startswith("/users") else "organization"]
+        app = self.site.apps[{"users": "user"}.get(path.split("/")[1].partition("?")[0], path.split("/")[1])]
         sent = {
             "Authorization": f"Bearer {token}",
             **{name.replace("_", "-"): value for name, value in headers.items()},
@@ -120,7 +122,14 @@ def apps(url_for: Callable[[str], str], valkey_url: str) -> Iterator[dict[str, F
         ),
         "user": create_user(load(UserSettings, {**common, "DATABASE_URL": url_for("user")})),
     }
+    auth = {**common, "DATABASE_URL": url_for("auth"), "BOOTSTRAP_ADMIN_PASSWORD": "the first admin's password"}
+    apps["auth"] = create_auth(load(AuthSettings, auth))
     yield apps
+    housekeeping = apps.pop("auth").extensions["heartguard.housekeeping"]
+    housekeeping.stop()
+    housekeeping._database.close()
+    housekeeping._revocations._valkey.close()
+    housekeeping._accounts._attempts._limiter._valkey.close()
     for app in apps.values():
         app.extensions["heartguard.database"].close()
     apps["user"].extensions["heartguard.valkey"].close()
