@@ -1,7 +1,7 @@
 """Every route states who may call it, and the statements are those of the contract."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 
 import pytest
@@ -71,7 +71,7 @@ gateway's metrics are open to the networks in METRICS_ALLOW, which the view itse
 
 
 @pytest.fixture(params=sorted(SERVICES))
-def app(request: pytest.FixtureRequest, url_for: Callable[[str], str], valkey_url: str) -> Flask:
+def app(request: pytest.FixtureRequest, url_for: Callable[[str], str], valkey_url: str) -> Iterator[Flask]:
     package = SERVICES[request.param].package
     environ = {
         "JWT_SECRET": "j" * 32,
@@ -80,7 +80,12 @@ def app(request: pytest.FixtureRequest, url_for: Callable[[str], str], valkey_ur
         "BOOTSTRAP_ADMIN_PASSWORD": "a long enough password",
     }
     settings = load(import_module(f"{package}.settings").Settings, environ)
-    return import_module(f"{package}.app").create_app(settings)
+    app = import_module(f"{package}.app").create_app(settings)
+    yield app
+    if housekeeping := app.extensions.get("heartguard.housekeeping"):
+        housekeeping.stop()  # it would go on publishing to the Valkey that other tests arrange
+        housekeeping._database.close()
+        housekeeping._revocations._valkey.close()
 
 
 def test_every_route_states_its_audience(app: Flask) -> None:

@@ -113,7 +113,7 @@ class Site:
             return tx.execute(text(query), parameters).first()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def apps(url_for: Callable[[str], str], valkey_url: str) -> Iterator[dict[str, Flask]]:
     common = {"JWT_SECRET": SECRET, "REDIS_URL": valkey_url}
     apps = {
