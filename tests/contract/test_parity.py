@@ -8,6 +8,7 @@ What XML Schema 1.0 cannot judge:
 
 - the inside of a free map (names and values of its elements, doubled keys): it is compared with the
   JSON Schema with its maps opened, and so still judges how many entries a map has;
+- whether there is at least one of several optional elements: nor is its counterpart asked then;
 - integers written with an exponent (``1e2``), which it refuses: none are generated;
 - ``xsi:`` attributes and processing instructions, which it lets pass: see ``test_xml.py``.
 
@@ -85,6 +86,8 @@ def with_open_maps(node: Any) -> Any:
         if node.get("type") == "object" and "properties" not in node:
             node["additionalProperties"] = True
             node.pop("propertyNames", None)
+        if "properties" in node:
+            node.pop("minProperties", None)
         for part in node.values():
             with_open_maps(part)
     return node
@@ -280,10 +283,11 @@ def good(node: dict[str, Any], defs: dict[str, Any]) -> st.SearchStrategy[Any]:
         case "object" if "properties" in node:
             parts = {name: good(part, defs) for name, part in node["properties"].items()}
             required = node.get("required", [])
-            return st.fixed_dictionaries(
+            found = st.fixed_dictionaries(
                 {name: part for name, part in parts.items() if name in required},
                 optional={name: part for name, part in parts.items() if name not in required},
             )
+            return found.filter(len) if "minProperties" in node else found
         case "object":
             return st.dictionaries(
                 keys, good(node["additionalProperties"], defs), min_size=node.get("minProperties", 0), max_size=4
