@@ -6,13 +6,13 @@ off, says nothing at all: so every wait has a limit on this side too, see :class
 
 import select
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 from psycopg.abc import PQGen
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, TextClause, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -105,20 +105,38 @@ class Database:
         event.listen(self.engine, "do_connect", _connect)
         event.listen(self.engine, "checkout", self._prove)
         self._each = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._snapshots = self.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
     @contextmanager
-    def transaction(self, org_id: int | None = None) -> Iterator[Connection]:
+    def transaction(self, org_id: int | None = None, *, snapshot: bool = False) -> Iterator[Connection]:
         """One unit of work: committed at the end of the block, rolled back on any error.
 
         With ``org_id`` the rows of that organization are what row-level security lets through.
+        With ``snapshot`` it only reads, and all its statements see the same state.
         PostgreSQL being away, restarting, locked for too long or without an answer is :class:`Unavailable`.
         """
-        with self._connection(self.engine) as connection, connection.begin():
+        engine = self._snapshots if snapshot else self.engine
+        with self._connection(engine) as connection, connection.begin():
             if org_id is not None:
-                connection.execute(
-                    text("SELECT set_config('heartguard.org_id', :org_id, true)"), {"org_id": str(org_id)}
-                )
+                driver = patient(connection)
+                with driver.pipeline():  # in one round trip with the transaction's beginning
+                    _show(driver, org_id=org_id)
             yield connection
+
+    def at_once(
+        self, statement: TextClause, parameters: Mapping[str, Any], **shown: int | str
+    ) -> list[tuple[Any, ...]]:
+        """The rows of a statement that is a unit of work by itself, in one round trip. Fails as the other does.
+
+        ``shown`` is what row-level security lets through: rows of the organization ``org_id``, the user ``email``.
+        """
+        compiled = statement.compile(dialect=self.engine.dialect)
+        with self._connection(self._each) as connection:
+            driver = patient(connection)
+            with driver.pipeline():  # which makes one transaction of what is sent together
+                _show(driver, **shown)
+                cursor = driver.execute(str(compiled), compiled.construct_params(dict(parameters)))
+            return cursor.fetchall()
 
     @contextmanager
     def autocommit(self) -> Iterator[Connection]:
@@ -135,6 +153,10 @@ class Database:
             raise Unavailable from error
         except DBAPIError as error:
             if is_unavailable(error):
+                raise Unavailable from error
+            raise
+        except psycopg.OperationalError as error:  # of the driver's connection itself
+            if _is_passing(error.sqlstate):
                 raise Unavailable from error
             raise
 
@@ -166,6 +188,12 @@ def _connect(_dialect: object, _record: object, words: tuple[Any, ...], options:
     return connection
 
 
+def _show(driver: Patient, **shown: int | str) -> None:
+    """Let row-level security show that until the end of the transaction."""
+    for name, value in shown.items():
+        driver.execute("SELECT set_config('heartguard.' || %s, %s, true)", [name, str(value)])
+
+
 def make_patient(engine: Engine) -> None:
     """Let an engine that is no service's have :class:`Patient` connections too."""
     event.listen(engine, "do_connect", lambda _dialect, _record, words, options: Patient.connect(*words, **options))
@@ -184,5 +212,8 @@ _PASSING = ("08", "53", "57", "58", "40001", "40P01", "55P03")
 
 def is_unavailable(error: DBAPIError) -> bool:
     """Whether the statement failed because the database cannot work at present."""
-    state = getattr(error.orig, "sqlstate", None)
-    return error.connection_invalidated or state is None or str(state).startswith(_PASSING)
+    return error.connection_invalidated or _is_passing(getattr(error.orig, "sqlstate", None))
+
+
+def _is_passing(state: str | None) -> bool:
+    return state is None or state.startswith(_PASSING)

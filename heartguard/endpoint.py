@@ -6,8 +6,9 @@ authorization, the routes the gateway enforces and the published schemas all com
 
 A parameter is, by its type: the request body (a :class:`Request`, or an :class:`Incoming` where the
 view reads it itself), the query string (a :class:`Query`), the caller (``Claims``, or ``Claims |
-None`` where signing in is optional), where the request came from (:class:`Client`), a part of the
-path (by its name), or else a resource that the application was made with. The answer is an
+None`` where signing in is optional), where the request came from (:class:`Client`), as what the
+resource was read (:class:`IfMatch`), a part of the path (by its name), or else a resource that the
+application was made with. The answer is an
 :class:`Answer`, one in a :class:`Reply` that adds status or headers, ``None`` (204), or a ready
 Flask response.
 """
@@ -31,15 +32,20 @@ from .context import Client
 from .errors import Invalid, Malformed, ServiceError, Unauthorized
 from .incoming import Incoming
 from .models.base import Answer, Request
+from .models.base import Query as Query
 from .models.common import Detail, Health, Ready
 from .negotiation import Format, content_type, format_of
+from .paging import next_link
 from .policy import Audience, authorize
+from .preconditions import IfMatch
 from .probe import Probe
 from .services import SERVICES, Service
 from .settings import UploadSettings, load
 from .tokens import Claims, Tokens, bearer
 
 DEFAULT_MAX_BODY = 64 * 1024
+MAX_ID = 2**31 - 1
+"""The largest number that can be an id: PostgreSQL's ``integer``."""
 
 A = TypeVar("A", bound=Answer)
 
@@ -62,10 +68,6 @@ View = Callable[..., Answer | Reply[Any] | Response | None]
 Reader = Callable[[bytes, Any], Request]
 """Reads a body of a further media type; its second parameter is the :class:`Query` that goes with it."""
 Parameter = Callable[[], Any]
-
-
-class Query(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """A query string: unknown parameters are violations."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +99,7 @@ class Endpoint:
     def rule(self) -> str:
         """The path as Flask writes it, with converters taken from the signature."""
         hints = get_type_hints(self.view)
-        converters = {int: "int:", str: "", uuid.UUID: "uuid:"}
+        converters = {int: f"int(max={MAX_ID}):", str: "", uuid.UUID: "uuid:"}
         path = self.path
         for name in path_parameters(path):
             path = path.replace(f"{{{name}}}", f"<{converters.get(hints[name], '')}{name}>")
@@ -155,7 +157,8 @@ class Endpoints:
         ``UploadSettings.max_upload_body`` bytes; ``accepts`` are the further media types that it reads, each
         with its JSON Schema.
 
-        ``etag`` is for a single resource: its answer carries an ETag, and ``If-None-Match`` can make it a 304.
+        ``etag`` is for a single resource: its answer carries an ETag, and ``If-None-Match`` can make it a 304. A
+        ``PUT`` of one has to take an :class:`IfMatch`.
         ``produces`` is the one media type of a ready Flask response. ``statuses`` are those, beside ``status``,
         that the answer can come with; ``errors`` says of failures of the endpoint's own when they happen.
         """
@@ -263,20 +266,20 @@ class _Handler:
             hint = hints[name]
             if name in in_path:
                 continue
-            if hint is Incoming:
-                sources[name] = incoming
+            if hint in _OF_THE_REQUEST:
+                sources[name] = _OF_THE_REQUEST[hint]
             elif hint is endpoint.body:
                 sources[name] = self._read_body
             elif hint is endpoint.query:
                 sources[name] = self._read_query
             elif hint is Claims or _is_optional_caller(hint):
                 sources[name] = lambda: g.caller
-            elif hint is Client:
-                sources[name] = client
             elif hint in resources:
                 sources[name] = _constant(resources[hint])
             else:
                 raise TypeError(f"{endpoint.name}: nothing provides the parameter {name}: {hint}")
+        if endpoint.etag and endpoint.method == "PUT" and IfMatch not in hints.values():
+            raise TypeError(f"{endpoint.name} takes no IfMatch")
         return sources
 
     def __call__(self, **in_path: Any) -> Response:
@@ -301,7 +304,10 @@ class _Handler:
         reply = answer if isinstance(answer, Reply) else Reply(answer)
         fmt: Format = g.format.value
         status = reply.status or self.endpoint.status
-        return Response(encode(reply.answer, fmt), status, reply.headers, content_type=fmt.value)
+        response = Response(encode(reply.answer, fmt), status, reply.headers, content_type=fmt.value)
+        if link := next_link(reply.answer, request.path, request.args):
+            response.headers["Link"] = link
+        return response
 
     def _authenticate(self) -> Claims | None:
         audience = self.endpoint.audience
@@ -398,6 +404,14 @@ def incoming() -> Incoming:
         encoding=request.headers.get("Content-Encoding", "identity"),
         length=request.content_length,
     )
+
+
+_OF_THE_REQUEST: Mapping[type, Parameter] = {
+    Client: client,
+    IfMatch: lambda: IfMatch(request.headers.get("If-Match")),
+    Incoming: incoming,
+}
+"""What a parameter of one of these types is given, whatever the endpoint."""
 
 
 def read_limited(limit: int) -> bytes:

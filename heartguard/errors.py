@@ -14,6 +14,7 @@ MESSAGES: Mapping[int, str] = {
     405: "This method is not allowed here",
     406: "Ask for application/json or application/xml",
     411: "Send the body with a Content-Length, not in chunks",
+    412: "It has changed since you read it",
     413: "The body is too large",
     415: "Send application/json or application/xml, in UTF-8",
     422: "The request breaks the schema",

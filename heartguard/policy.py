@@ -26,11 +26,20 @@ _ROLES = {
 }
 
 
-def authorize(audience: Audience, caller: Claims | None) -> None:
-    """Raise unless the caller may. Public is public; all else needs a caller, in a role that is listed."""
+CALLERS = (None, "user", "manager", "admin", "service")
+"""The roles there are, None being nobody."""
+
+
+def refusal(audience: Audience, role: str | None) -> type[Unauthorized | Forbidden] | None:
+    """Why somebody of that role may not. Public is public; all else needs a caller, in a role that is listed."""
     if audience is Audience.PUBLIC:
-        return
-    if caller is None:
-        raise Unauthorized
-    if caller.role not in _ROLES[audience]:
-        raise Forbidden
+        return None
+    if role is None:
+        return Unauthorized
+    return None if role in _ROLES[audience] else Forbidden
+
+
+def authorize(audience: Audience, caller: Claims | None) -> None:
+    """Raise unless the caller may."""
+    if refused := refusal(audience, caller.role if caller else None):
+        raise refused

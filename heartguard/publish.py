@@ -1,4 +1,5 @@
-"""Writes ``schemas/``: JSON Schema and XML Schema of every domain, the gateway's policy, and the OpenAPI document.
+"""Writes ``schemas/`` (JSON Schema and XML Schema of every domain, the gateway's policy, the OpenAPI document) and
+``docs/policy.md``.
 
 ``python -m heartguard.publish`` writes; with ``--check`` it only tells what is stale.
 """
@@ -6,6 +7,7 @@
 import importlib
 import json
 import sys
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,38 +15,74 @@ from typing import Any
 from . import openapi
 from .endpoint import Endpoint, Endpoints
 from .negotiation import Format
+from .policy import CALLERS, refusal
 from .schema import document, domains, xsd
 from .services import SERVICES, Service
 from .settings import ROOT
 
 FOLDER = ROOT / "schemas"
 
+POLICY = """\
+# Who may do what
 
-def publish(check: bool, folder: Path = FOLDER) -> int:
+Generated from the endpoints' own statements by `heartguard publish`: it is what the gateway enforces (from
+[schemas/routes.json](../schemas/routes.json)) and, once more, each service. Every role acts within its own
+organization; what is another's is a 404. `service` is for calls between services and never given to a person.
+
+{tables}
+With a token, only an admin may register somebody. `/gateway/metrics` is for the networks in `METRICS_ALLOW` and for
+admins; on their own ports, inside the private network, the services' `/ready` and `/metrics` are open.
+"""
+
+
+def publish(check: bool, root: Path = ROOT) -> int:
     """Write what is stale, or with ``check`` only name it. Returns the exit status: 1 where ``check`` found any."""
     files = published()
-    stale = [name for name, content in files.items() if _content(folder / name) != content]
-    surplus = [path.name for path in folder.glob("*.*") if path.name not in files]
+    stale = [name for name, content in files.items() if _content(root / name) != content]
+    surplus = [f"schemas/{path.name}" for path in (root / "schemas").glob("*.*")]
+    surplus = [name for name in surplus if name not in files]
     if check:
         for name in [*stale, *surplus]:
-            print(f"{folder.name}/{name} is stale: run `heartguard publish`")
+            print(f"{name} is stale: run `heartguard publish`")
         return 1 if stale or surplus else 0
-    folder.mkdir(exist_ok=True)
     for name in stale:
-        (folder / name).write_bytes(files[name])
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_bytes(files[name])
     for name in surplus:
-        (folder / name).unlink()
+        (root / name).unlink()
     return 0
 
 
 def published() -> dict[str, bytes]:
-    """The files of ``schemas/``, by name."""
+    """All that is generated, by its path in the project."""
     stated = [endpoint for service in SERVICES.values() for endpoint in endpoints_of(service)]
-    files = {"routes.json": _json({"routes": routes()}), "openapi.json": _json(openapi.document(stated))}
+    files = {
+        "schemas/routes.json": _json({"routes": routes()}),
+        "schemas/openapi.json": _json(openapi.document(stated)),
+        "docs/policy.md": policy().encode(),
+    }
     for domain in domains():
-        files[f"{domain}.schema.json"] = _json(document(domain))
-        files[f"{domain}.xsd"] = xsd(domain)
+        files[f"schemas/{domain}.schema.json"] = _json(document(domain))
+        files[f"schemas/{domain}.xsd"] = xsd(domain)
     return files
+
+
+def policy() -> str:
+    """A table for each service: route by role."""
+    tables = []
+    for service in SERVICES.values():
+        rows = [
+            f"| `{e.method} {e.path}` | {' | '.join(map(partial(_verdict, e), CALLERS))} |"
+            for e in endpoints_of(service)
+        ]
+        head = f"| {service.name} | {' | '.join(role or 'nobody' for role in CALLERS)} |\n|---|{'---|' * len(CALLERS)}"
+        tables.append("\n".join([head, *rows, ""]))
+    return POLICY.format(tables="\n".join(tables))
+
+
+def _verdict(endpoint: Endpoint, role: str | None) -> str:
+    refused = refusal(endpoint.audience, role)
+    return str(refused().status) if refused else "yes"
 
 
 def routes() -> list[dict[str, Any]]:

@@ -29,6 +29,8 @@ SERVICES = {
     for service in (
         Service("gateway", "GATEWAY", "gateway", 5000, "GATEWAY_PORT", "GATEWAY_URL", "/gateway", faces_clients=True),
         Service("auth", "AUTH", "auth", 5001, "AUTH_PORT", "AUTH_URL", "/auth"),
+        Service("organization", "ORG", "organization", 5002, "ORG_PORT", "ORG_URL", "/organization"),
+        Service("user", "USER", "user", 5003, "USER_PORT", "USER_URL", "/users"),
         Service("media", "MEDIA", "media", 5004, "MEDIA_PORT", "MEDIA_URL", "/media"),
         Service("timeseries", "TS", "influx", 5005, "TIMESERIES_PORT", "TIMESERIES_URL", "/timeseries"),
     )

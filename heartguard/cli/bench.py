@@ -38,7 +38,7 @@ def bench(
     temporary folder (TMPDIR), and stops them. Let nothing else run meanwhile.
 
     All of it takes 25 minutes, with --quick three; the largest data of
-    "windows" needs 13 GB. What cannot be measured, because a tool is missing,
+    "windows" needs 15 GB. What cannot be measured, because a tool is missing,
     is listed as absent with the reason.
 
     Exits with 1 where a benchmark did not run, else with 0, targets met or not.

@@ -10,7 +10,7 @@ from ..publish import publish as write
 def publish(
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail where a file is stale.")] = False,
 ) -> None:
-    """Generate schemas/ (JSON Schema and XSD) from the types.
+    """Generate schemas/ from the types and endpoints, and docs/policy.md.
 
     Examples:
 

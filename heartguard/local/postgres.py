@@ -31,6 +31,7 @@ SETTINGS = {
     "shared_buffers": "64MB",
     # Files in the data folder, not in /dev/shm: other programs of the same user could read those.
     "dynamic_shared_memory_type": "mmap",
+    "wal_buffers": "8MB",  # several batches of points on their way to the disk
     "max_wal_size": "1GB",
     "fsync": "on",
     "synchronous_commit": "on",

@@ -5,14 +5,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from .base import UNSET, XML_CHARACTERS, Answer, Email, Request, Role, Text, UnsetType, full
+from .base import UNSET, Answer, Email, Request, Role, ShownName, Text, UnsetType
 
-_PRINTED = "[\u0021-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
-
-Name = Annotated[
-    str,
-    full(f"{XML_CHARACTERS}*{_PRINTED}{XML_CHARACTERS}*", max_length=100, description="A name that is not blank"),
-]
 Secret = Annotated[Text, Meta(max_length=4096)]
 """A password or token as sent: bounded, its rules are checked where it is used."""
 
@@ -23,9 +17,9 @@ class RegisterRequest(Request):
     email: Email
     password: Secret
     role: Role = "user"
-    first_name: Name | UnsetType = UNSET
-    last_name: Name | UnsetType = UNSET
-    organization_name: Name | UnsetType = UNSET
+    first_name: ShownName | UnsetType = UNSET
+    last_name: ShownName | UnsetType = UNSET
+    organization_name: ShownName | UnsetType = UNSET
 
 
 class RegisterResponse(Answer):

@@ -11,7 +11,21 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-__all__ = ["UNSET", "Answer", "Email", "Request", "RequestPart", "Role", "Text", "Timestamp", "UnsetType", "full"]
+__all__ = [
+    "UNSET",
+    "Answer",
+    "Email",
+    "Query",
+    "Request",
+    "RequestPart",
+    "Role",
+    "ShownName",
+    "Text",
+    "Timestamp",
+    "UnsetType",
+    "Update",
+    "full",
+]
 
 
 def full(pattern: str, **constraints: Any) -> Meta:
@@ -21,6 +35,18 @@ def full(pattern: str, **constraints: Any) -> Meta:
 
 class Request(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """A request body: unknown properties are violations."""
+
+
+class Update(Request):
+    """A request to change what is given and leave the rest; nothing at all is a violation."""
+
+    def __post_init__(self) -> None:
+        if all(getattr(self, name) is UNSET for name in self.__struct_fields__):
+            raise ValueError("must not be empty")
+
+
+class Query(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A query string: unknown parameters are violations."""
 
 
 class RequestPart(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -53,6 +79,13 @@ Email = Annotated[
     ),
 ]
 """The WHATWG's definition of a valid e-mail address (HTML, section 4.10.5.1.5), with a dot in the domain."""
+
+_PRINTED = "[\u0021-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
+
+ShownName = Annotated[
+    str,
+    full(f"{XML_CHARACTERS}*{_PRINTED}{XML_CHARACTERS}*", max_length=100, description="A name that is not blank"),
+]
 
 _YEAR = "(16(7[89]|[89][0-9])|1[7-9][0-9][0-9]|2[01][0-9][0-9]|22([0-5][0-9]|6[01]))"
 _LEAP = (

@@ -23,7 +23,6 @@ GENERAL = (400, 401, 403, 404, 406, 408, 411, 412, 413, 415, 422, 429, 502, 503,
 
 _WORDS = {
     408: "The body did not come in time",
-    412: "The resource has changed since",
 }
 
 

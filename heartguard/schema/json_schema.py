@@ -10,6 +10,7 @@ import msgspec
 from msgspec import inspect
 
 from .. import models
+from ..models.base import Update
 from .numbers import LARGEST
 from .shapes import bare
 
@@ -53,6 +54,8 @@ def definitions(types: Sequence[type]) -> dict[str, Schema]:
         properties = defs[struct.cls.__name__]["properties"]
         for field in struct.fields:
             _state_format(properties[field.encode_name], field.type)
+        if issubclass(struct.cls, Update):
+            defs[struct.cls.__name__]["minProperties"] = 1
     for schema in defs.values():
         _finish(schema)
     return defs

@@ -1,7 +1,8 @@
 """XML Schema 1.0 from JSON Schema: the same rules for the contract's XML mapping.
 
 What it cannot say: anything about the inside of a free map but how many entries it has (names and
-types of its elements are open), and that an integer may be written with an exponent (``1e2``).
+types of its elements are open), that an integer may be written with an exponent (``1e2``), and that one of several
+optional elements must be there.
 """
 
 from collections.abc import Iterable

@@ -8,14 +8,14 @@ sweeper finishes what was left, and marks as ``lost`` those whose object has gon
 from alembic import op
 
 revision = "0009"
-down_revision = "0006"
+down_revision = "0008"
 
 MEDIA_ITEMS = """
 CREATE TABLE heartguard_core.media_items (
     id uuid PRIMARY KEY,
     -- No foreign keys: organizations and users are never deleted, and a token names one that was there.
-    org_id bigint NOT NULL,
-    owner_id bigint NOT NULL,
+    org_id integer NOT NULL,
+    owner_id integer NOT NULL,
     file_name text NOT NULL,
     -- In the order of bytes, as stores list their objects.
     object_name text COLLATE "C" NOT NULL UNIQUE,
@@ -51,10 +51,9 @@ INDICES = (
 ISOLATION = (
     "ALTER TABLE heartguard_core.media_items ENABLE ROW LEVEL SECURITY",
     "ALTER TABLE heartguard_core.media_items FORCE ROW LEVEL SECURITY",
-    "CREATE POLICY own_organization ON heartguard_core.media_items"
-    " USING (org_id = nullif(current_setting('heartguard.org_id', true), '')::bigint)",
+    "CREATE POLICY organization ON heartguard_core.media_items USING (org_id = heartguard_core.org_id())",
     # The sweeper looks through all organizations, and then works in one after the other.
-    "CREATE POLICY sweeper_looks ON heartguard_core.media_items FOR SELECT"
+    "CREATE POLICY sweeper ON heartguard_core.media_items FOR SELECT TO heartguard_media"
     " USING (current_setting('heartguard.sweeper', true) = 'on')",
 )
 

@@ -8,6 +8,7 @@ What XML Schema 1.0 cannot judge:
 
 - the inside of a free map (names and values of its elements, doubled keys): it is compared with the
   JSON Schema with its maps opened, and so still judges how many entries a map has;
+- whether there is at least one of several optional elements: nor is its counterpart asked then;
 - integers written with an exponent (``1e2``), which it refuses: none are generated;
 - ``xsi:`` attributes and processing instructions, which it lets pass: see ``test_xml.py``.
 
@@ -40,6 +41,7 @@ from heartguard.models.base import XML_CHARACTERS, Answer, Request
 from heartguard.negotiation import Format
 from heartguard.schema import document, domains, violations, xsd
 from heartguard.schema.json_schema import types_of
+from heartguard.schema.numbers import number
 
 ANY_TEXT = f"^({XML_CHARACTERS}*)$"
 HUNT = "HEARTGUARD_EXAMPLES" in os.environ
@@ -84,6 +86,8 @@ def with_open_maps(node: Any) -> Any:
         if node.get("type") == "object" and "properties" not in node:
             node["additionalProperties"] = True
             node.pop("propertyNames", None)
+        if "properties" in node:
+            node.pop("minProperties", None)
         for part in node.values():
             with_open_maps(part)
     return node
@@ -279,10 +283,11 @@ def good(node: dict[str, Any], defs: dict[str, Any]) -> st.SearchStrategy[Any]:
         case "object" if "properties" in node:
             parts = {name: good(part, defs) for name, part in node["properties"].items()}
             required = node.get("required", [])
-            return st.fixed_dictionaries(
+            found = st.fixed_dictionaries(
                 {name: part for name, part in parts.items() if name in required},
                 optional={name: part for name, part in parts.items() if name not in required},
             )
+            return found.filter(len) if "minProperties" in node else found
         case "object":
             return st.dictionaries(
                 keys, good(node["additionalProperties"], defs), min_size=node.get("minProperties", 0), max_size=4
@@ -379,7 +384,9 @@ def test_every_judge_says_the_same(type_: type, data: st.DataObject, padding: st
 @THOROUGHLY
 @given(data=st.data())
 def test_an_answer_means_the_same_in_both_formats(type_: type[Answer], data: st.DataObject) -> None:
-    answer = msgspec.convert(data.draw(good_values(type_)), type_, strict=False)
+    # The services answer no integers beyond 64 bits: what is larger is a double.
+    drawn = json.loads(json.dumps(data.draw(good_values(type_))), parse_int=number)
+    answer = msgspec.convert(drawn, type_, strict=False)
     as_json, as_xml = codec.encode(answer, Format.JSON), codec.encode(answer, Format.XML)
     assert json_judge(type_).is_valid(json.loads(as_json))
     xsd_judge(OWNERS[type_]).assertValid(etree.fromstring(as_xml))

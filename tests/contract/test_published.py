@@ -42,17 +42,19 @@ def test_the_schemas_are_not_stale() -> None:
 
 def test_stale_and_surplus_files_are_named_and_then_mended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "schemas"
-    assert publish(check=False, folder=folder) == 0
-    assert {path.name for path in folder.iterdir()} == published().keys()
+    assert publish(check=False, root=tmp_path) == 0
+    written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")}
+    assert written == published().keys()
     (folder / "common.xsd").write_text("old")
     (folder / "gone.xsd").write_text("old")
     (folder / "routes.json").unlink()
-    assert publish(check=True, folder=folder) == 1
+    (tmp_path / "docs" / "policy.md").write_text("old")
+    assert publish(check=True, root=tmp_path) == 1
     told = capsys.readouterr().out
-    assert all(name in told for name in ("common.xsd", "gone.xsd", "routes.json"))
+    assert all(name in told for name in ("common.xsd", "gone.xsd", "routes.json", "docs/policy.md"))
     assert "timeseries" not in told
-    assert publish(check=False, folder=folder) == 0
-    assert publish(check=True, folder=folder) == 0
+    assert publish(check=False, root=tmp_path) == 0
+    assert publish(check=True, root=tmp_path) == 0
 
 
 def test_the_module_can_be_run() -> None:

@@ -28,7 +28,7 @@ from heartguard.roles import ROLES
 from heartguard.services import SERVICES
 
 PASSWORD = "correct horse battery staple"
-PROGRAMS = ["postgres", "valkey", "auth", "timeseries", "gateway"]
+PROGRAMS = ["postgres", "valkey", *SERVICES]
 
 
 @dataclass(frozen=True)
@@ -279,9 +279,9 @@ def test_given_stores_are_used_and_not_started(
     url_for: Callable[[str], str],
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", database_url)
-    monkeypatch.setenv("AUTH_DATABASE_URL", url_for("auth"))
-    monkeypatch.setenv("MEDIA_DATABASE_URL", url_for("media"))
-    monkeypatch.setenv("TIMESERIES_DATABASE_URL", url_for("timeseries"))
+    prefixes = {"AUTH": "auth", "ORG": "organization", "USER": "user", "MEDIA": "media", "TIMESERIES": "timeseries"}
+    for prefix, name in prefixes.items():
+        monkeypatch.setenv(f"{prefix}_DATABASE_URL", url_for(name))
     (another.root.parent / f"{another.root.name}-url").write_text(valkey_url)
     monkeypatch.setenv("REDIS_URL_FILE", str(another.root.parent / f"{another.root.name}-url"))
     try:

@@ -22,6 +22,8 @@ def test_services_are_found_by_url_or_else_by_port() -> None:
     settings = load(Settings, {**NEEDED, "AUTH_URL": "http://auth:9/", "TIMESERIES_PORT": "6005", "AUTH_PORT": "1"})
     assert settings.upstreams() == {
         "auth": "http://auth:9",
+        "organization": "http://127.0.0.1:5002",
+        "user": "http://127.0.0.1:5003",
         "media": "http://127.0.0.1:5004",
         "timeseries": "http://127.0.0.1:6005",
     }

@@ -42,9 +42,11 @@ class Accounts:
         if problem := passwords.problem(request.password):
             raise UnacceptablePassword(problem)
         password_hash = passwords.hashed(request.password)
-        with self._database.transaction() as tx:
+        org_id = self._organization(request, caller)
+        with self._database.transaction(org_id) as tx:
+            self._enter(tx, org_id, request, caller)
             account = db.NewAccount(
-                org_id=self._organization(tx, request, caller),
+                org_id=org_id,
                 email=email,
                 password_hash=password_hash,
                 role=role,
@@ -77,19 +79,27 @@ class Accounts:
             raise RegistrationClosed
         return "user"
 
-    def _organization(self, tx: Connection, request: RegisterRequest, caller: Claims | None) -> int:
-        """The organization that the new account belongs to."""
+    def _organization(self, request: RegisterRequest, caller: Claims | None) -> int:
+        """The organization that the new account belongs to, which may be still to be made."""
         if caller is not None:
-            return _living_admin(tx, caller).org_id
-        if not isinstance(request.organization_name, UnsetType):
-            return db.insert_organization(tx, request.organization_name)
-        if not db.organization_exists(tx, db.DEFAULT_ORG_ID):
+            return caller.org_id
+        if request.organization_name is UNSET:
+            return db.DEFAULT_ORG_ID
+        return db.next_organization_id(self._database)
+
+    @staticmethod
+    def _enter(tx: Connection, org_id: int, request: RegisterRequest, caller: Claims | None) -> None:
+        """Make sure of the organization, and that the caller may put somebody into it."""
+        if caller is not None:
+            _check_living_admin(tx, caller)
+        elif not isinstance(request.organization_name, UnsetType):
+            db.insert_organization(tx, org_id, request.organization_name)
+        elif not db.organization_exists(tx, org_id):
             raise NotSetUp
-        return db.DEFAULT_ORG_ID
 
     def profile(self, caller: Claims) -> Profile:
         """The caller's account; :class:`Unauthorized` where it or the session is gone."""
-        with self._database.transaction() as tx:
+        with self._database.transaction(caller.org_id) as tx:
             account = db.find_caller(tx, caller)
         if account is None:
             raise Unauthorized
@@ -105,7 +115,7 @@ class Accounts:
     def bootstrap(self) -> None:
         """Make the default organization and, where it has no admin, its first. A password is never replaced."""
         email = self._settings.bootstrap_admin_email
-        with self._database.transaction() as tx:
+        with self._database.transaction(db.DEFAULT_ORG_ID) as tx:
             db.lock_bootstrap(tx)
             db.ensure_default_organization(tx, self._settings.default_org_name)
             if db.has_admin(tx, db.DEFAULT_ORG_ID):
@@ -123,14 +133,13 @@ class Accounts:
             log.info("first admin made", user_id=made)
 
 
-def _living_admin(tx: Connection, caller: Claims) -> db.Account:
-    """The caller's account as it is now, which may differ from what the token says."""
+def _check_living_admin(tx: Connection, caller: Claims) -> None:
+    """The caller's account as it is now may differ from what the token says."""
     account = db.find_caller(tx, caller)
     if account is None:
         raise Unauthorized
     if account.role != "admin":
         raise Forbidden
-    return account
 
 
 def _given(value: str | UnsetType) -> str | None:

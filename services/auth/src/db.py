@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import ip_address
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
 from heartguard.context import Client
+from heartguard.database import Database
 from heartguard.models.base import Role
+from heartguard.revocations import Revocation, insert_revocation
 from heartguard.tokens import Claims
 
 DEFAULT_ORG_ID = 1
@@ -85,15 +87,6 @@ class NewRefreshToken:
     access_expires: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Revocation:
-    """One token (``jti``) or all tokens of a session (``sid``) are dead; of interest until ``expires_at``."""
-
-    kind: Literal["jti", "sid"]
-    id: str
-    expires_at: datetime
-
-
 # Organizations and users
 
 
@@ -109,12 +102,15 @@ def ensure_default_organization(tx: Connection, name: str) -> None:
     )
 
 
-def insert_organization(tx: Connection, name: str) -> int:
-    """The new organization's id."""
-    return int(
-        tx.execute(
-            text("INSERT INTO heartguard_core.organizations (name) VALUES (:name) RETURNING id"), {"name": name}
-        ).scalar_one()
+def next_organization_id(database: Database) -> int:
+    """The id of an organization that is about to be made: only one that says which it is shows its rows."""
+    ((org_id,),) = database.at_once(text("SELECT nextval('heartguard_core.organizations_id_seq')"), {})
+    return int(org_id)
+
+
+def insert_organization(tx: Connection, org_id: int, name: str) -> None:
+    tx.execute(
+        text("INSERT INTO heartguard_core.organizations (id, name) VALUES (:id, :name)"), {"id": org_id, "name": name}
     )
 
 
@@ -170,11 +166,12 @@ _FIND_CREDENTIALS = text(
 )
 
 
-def find_credentials(tx: Connection, email: str) -> tuple[Account, Credentials] | None:
-    row = tx.execute(_FIND_CREDENTIALS, {"email": email}).one_or_none()
-    if row is None:
-        return None
-    return Account(*row[:8]), Credentials(user_id=row.id, password_hash=row.password_hash)
+def find_credentials(database: Database, email: str) -> tuple[Account, Credentials] | None:
+    """A unit of work by itself: nobody knows the organization yet."""
+    for *columns, password_hash in database.at_once(_FIND_CREDENTIALS, {"email": email}, email=email):
+        account = Account(*columns)
+        return account, Credentials(user_id=account.id, password_hash=password_hash)
+    return None
 
 
 def find_own_credentials(tx: Connection, claims: Claims) -> Credentials | None:
@@ -213,8 +210,9 @@ WITH account AS (
     WHERE id = :user_id AND password_hash = :verified AND role = :role AND deleted_at IS NULL
     RETURNING id
 ), session AS (
-    INSERT INTO heartguard_core.sessions (id, user_id, ip, user_agent, access_expires_at)
-    SELECT CAST(:sid AS uuid), id, CAST(:ip AS inet), :user_agent, to_timestamp(:access_expires) FROM account
+    INSERT INTO heartguard_core.sessions (id, user_id, ip, user_agent, access_expires_at, refresh_expires_at)
+    SELECT CAST(:sid AS uuid), id, CAST(:ip AS inet), :user_agent, to_timestamp(:access_expires), to_timestamp(:exp)
+    FROM account
     RETURNING id
 ), surplus AS (
     UPDATE heartguard_core.sessions SET ended_at = now()
@@ -230,19 +228,20 @@ WITH account AS (
 INSERT INTO heartguard_core.refresh_tokens (jti, session_id, token_hash, issued_at, expires_at, role, kid)
 SELECT CAST(:jti AS uuid), id, CAST(:token_hash AS bytea), to_timestamp(:iat), to_timestamp(:exp), :role, :kid
 FROM session
+RETURNING jti
 """)
 
 
 def begin_session(
-    tx: Connection, verified: Credentials, password_hash: str, client: Client, refresh: NewRefreshToken
+    database: Database, verified: Credentials, password_hash: str, client: Client, refresh: NewRefreshToken
 ) -> bool:
-    """Note the sign-in, keep ``password_hash``, and store the session with its first refresh token.
+    """Note the sign-in, keep ``password_hash``, and store the session with its first refresh token: a unit of work.
 
     What is more than :data:`SESSIONS_PER_USER` ends, the longest unused first; it counts as unpublished.
     False, and nothing is stored, where the account changed since it was verified.
     """
     claims = refresh.claims
-    stored = tx.execute(
+    stored = database.at_once(
         _BEGIN_SESSION,
         {
             "user_id": verified.user_id, "verified": verified.password_hash, "password_hash": password_hash,
@@ -251,8 +250,9 @@ def begin_session(
             "user_agent": "".join(character for character in client.user_agent if character.isprintable()),
             **_columns(refresh),
         },
+        org_id=claims.org_id,
     )  # fmt: skip
-    return stored.rowcount == 1
+    return bool(stored)
 
 
 def _address(ip: str) -> str | None:
@@ -338,14 +338,15 @@ def retire_refresh_token(tx: Connection, jti: str, replaced_by: str) -> None:
     )
 
 
-def touch_session(tx: Connection, sid: str, access_expires: int) -> None:
-    """``access_expires`` is in Unix seconds."""
+def touch_session(tx: Connection, sid: str, access_expires: int, refresh_expires: int) -> None:
+    """Note that it is used, and until when the tokens last given are good, in Unix seconds."""
     tx.execute(
         text(
             "UPDATE heartguard_core.sessions SET last_used_at = now(),"
-            " access_expires_at = greatest(access_expires_at, to_timestamp(:access_expires)) WHERE id = :sid"
+            " access_expires_at = greatest(access_expires_at, to_timestamp(:access_expires)),"
+            " refresh_expires_at = greatest(refresh_expires_at, to_timestamp(:refresh_expires)) WHERE id = :sid"
         ),
-        {"sid": sid, "access_expires": access_expires},
+        {"sid": sid, "access_expires": access_expires, "refresh_expires": refresh_expires},
     )
 
 
@@ -407,31 +408,6 @@ def end_session(tx: Connection, sid: str) -> list[Revocation]:
     return [ended]
 
 
-def end_other_sessions(tx: Connection, user_id: int, kept: str) -> list[Revocation]:
-    """End all sessions of the user but the one ``kept``."""
-    rows = tx.execute(
-        text(
-            "UPDATE heartguard_core.sessions SET ended_at = now()"
-            " WHERE user_id = :user_id AND id <> :kept AND ended_at IS NULL RETURNING id, access_expires_at"
-        ),
-        {"user_id": user_id, "kept": kept},
-    ).all()
-    ended = [Revocation(kind="sid", id=str(row.id), expires_at=row.access_expires_at) for row in rows]
-    for revocation in ended:
-        insert_revocation(tx, revocation)
-    return ended
-
-
-def insert_revocation(tx: Connection, revocation: Revocation) -> None:
-    tx.execute(
-        text(
-            "INSERT INTO heartguard_core.revoked_tokens (kind, id, expires_at) VALUES (:kind, :id, :expires_at)"
-            " ON CONFLICT (kind, id) DO NOTHING"
-        ),
-        vars(revocation),
-    )
-
-
 def unpublished(tx: Connection, limit: int) -> list[Revocation]:
     """Revocations that still matter and are not known to have reached the gateways' list."""
     rows = tx.execute(
@@ -481,15 +457,14 @@ SWEEPS = (
         " FROM heartguard_core.revoked_tokens WHERE expires_at < now() - interval '1 minute'"
         " LIMIT :limit FOR UPDATE SKIP LOCKED)"
     ),
-    # Only once no refresh token of it is left: a session's end says that its tokens are dead.
+    # Only once no token of it can be good: a session's end says that its tokens are dead.
     text(
-        "DELETE FROM heartguard_core.sessions WHERE id IN (SELECT id FROM heartguard_core.sessions s"
-        " WHERE access_expires_at < now() - interval '1 minute' AND NOT EXISTS"
-        " (SELECT FROM heartguard_core.refresh_tokens t WHERE t.session_id = s.id)"
+        "DELETE FROM heartguard_core.sessions WHERE id IN (SELECT id FROM heartguard_core.sessions"
+        " WHERE access_expires_at < now() - interval '1 minute' AND refresh_expires_at < now()"
         " LIMIT :limit FOR UPDATE SKIP LOCKED)"
     ),
 )
-"""Each deletes up to ``limit`` rows that nothing can ask for any more."""
+"""Each deletes up to ``limit`` rows that nothing can ask for any more, of every organization."""
 
 
 def sweep(tx: Connection, limit: int) -> bool:

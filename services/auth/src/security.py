@@ -73,13 +73,6 @@ class OrganizationNotChosen(Invalid):
         super().__init__([Detail(path="/organization_name", message=message)], message)
 
 
-class NotDeadEverywhere(Unavailable):
-    """A session has ended, but a gateway that can still read Valkey may not know yet."""
-
-    def __init__(self) -> None:
-        super().__init__("Done here, but not yet known to every gateway; that follows by itself")
-
-
 class NotSetUp(Unavailable):
     """The first organization and its admin are not there yet."""
 

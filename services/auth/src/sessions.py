@@ -11,6 +11,7 @@ from heartguard.database import Database
 from heartguard.errors import NotFound, Unauthorized
 from heartguard.models.auth_token import Introspection, RefreshResponse, Session
 from heartguard.models.auth_token import Sessions as SessionList
+from heartguard.revocations import Revocation, insert_revocation
 from heartguard.tokens import Claims, Tokens
 
 from . import db
@@ -53,7 +54,7 @@ class Sessions:
         """
         claims = self._tokens.verify(refresh_token, "refresh")
         self._attempts.take("refresh", claims.sub)
-        with self._database.transaction() as tx:
+        with self._database.transaction(claims.org_id) as tx:
             if not db.lock_session(tx, claims.sid):
                 raise Unauthorized
             found = db.find_refresh_token(tx, claims, digest(refresh_token))
@@ -72,14 +73,14 @@ class Sessions:
         pair = self._pairs.new(account, old.sid)
         db.insert_refresh_token(tx, pair.stored())
         db.retire_refresh_token(tx, old.jti, replaced_by=pair.refresh_claims.jti)
-        db.touch_session(tx, old.sid, pair.access_claims.exp)
+        db.touch_session(tx, old.sid, pair.access_claims.exp, pair.refresh_claims.exp)
         return pair
 
     def _repeat(self, tx: Connection, old: Claims, retired: db.Retired) -> Pair:
         if retired.successor is None:
             raise Unauthorized
         pair = self._pairs.again(retired.account, old.sid, retired.successor)
-        db.touch_session(tx, old.sid, pair.access_claims.exp)
+        db.touch_session(tx, old.sid, pair.access_claims.exp, pair.refresh_claims.exp)
         return pair
 
     def _answer(self, pair: Pair) -> Refreshed:
@@ -89,16 +90,16 @@ class Sessions:
         return Refreshed(answer, pair.refresh_claims.sub)
 
     def logout(self, caller: Claims) -> None:
-        """End the caller's session. Raises :class:`.security.NotDeadEverywhere` where a gateway may not know it yet."""
-        token = db.Revocation(kind="jti", id=caller.jti, expires_at=datetime.fromtimestamp(caller.exp, UTC))
-        with self._database.transaction() as tx:
-            db.insert_revocation(tx, token)
+        """End the caller's session. Raises :class:`heartguard.revocations.NotDeadEverywhere`."""
+        token = Revocation(kind="jti", id=caller.jti, expires_at=datetime.fromtimestamp(caller.exp, UTC))
+        with self._database.transaction(caller.org_id) as tx:
+            insert_revocation(tx, token)
             ended = db.end_session(tx, caller.sid)
         self._revocations.announce([token, *ended])
 
     def of(self, caller: Claims) -> SessionList:
         """The caller's living sessions."""
-        with self._database.transaction() as tx:
+        with self._database.transaction(caller.org_id) as tx:
             if not db.is_live(tx, caller):
                 raise Unauthorized
             rows = db.living_sessions(tx, caller.user_id, db.SESSIONS_PER_USER)
@@ -119,9 +120,9 @@ class Sessions:
     def end(self, caller: Claims, sid: uuid.UUID) -> None:
         """End a session of the caller's, which may be this one; again is no error, so that it can be retried.
 
-        Raises :class:`NotFound` for any other, :class:`.security.NotDeadEverywhere` as signing out does.
+        Raises :class:`NotFound` for any other, :class:`heartguard.revocations.NotDeadEverywhere` as signing out does.
         """
-        with self._database.transaction() as tx:
+        with self._database.transaction(caller.org_id) as tx:
             if not db.is_live(tx, caller):
                 raise Unauthorized
             if not db.owns_session(tx, caller.user_id, str(sid)):
@@ -153,7 +154,7 @@ class Sessions:
     def _is_live(self, claims: Claims, token: str) -> bool:
         if claims.role == "service":  # lives seconds, belongs to no session, cannot be revoked
             return claims.typ == "access"
-        with self._database.transaction() as tx:
+        with self._database.transaction(claims.org_id) as tx:
             if not db.is_live(tx, claims):
                 return False
             return claims.typ == "access" or isinstance(db.find_refresh_token(tx, claims, digest(token)), db.Account)

@@ -8,6 +8,7 @@ from heartguard.context import Client
 from heartguard.database import Database
 from heartguard.errors import Unauthorized
 from heartguard.models.auth_token import LoginRequest, LoginResponse, PasswordChange
+from heartguard.revocations import end_sessions
 from heartguard.tokens import Claims
 
 from . import db, passwords
@@ -62,8 +63,7 @@ class SignIn:
         return SignedIn(answer, pair.access_claims.sub, self._devices.cookie(client, email, device))
 
     def _verified(self, email: str, password: str) -> tuple[db.Account, db.Credentials]:
-        with self._database.autocommit() as connection:
-            known = db.find_credentials(connection, email)
+        known = db.find_credentials(self._database, email)
         if not passwords.matches(known[1].password_hash if known else None, password) or known is None:
             audit.emit("LOGIN_FAILED", str(known[1].user_id) if known else "unknown", "failure")
             raise InvalidCredentials
@@ -73,20 +73,19 @@ class SignIn:
         stored = verified.password_hash
         kept = passwords.hashed(password) if passwords.outdated(stored) else stored
         pair = self._pairs.new(account, str(uuid.uuid4()))
-        with self._database.autocommit() as connection:
-            if not db.begin_session(connection, verified, kept, client, pair.stored()):
-                raise InvalidCredentials
+        if not db.begin_session(self._database, verified, kept, client, pair.stored()):
+            raise InvalidCredentials
         return pair
 
     def change_password(self, request: PasswordChange, caller: Claims) -> None:
         """Replace the caller's password; every other session of the user ends, access tokens too.
 
         Raises :class:`WrongCurrentPassword` (which counts as a failed attempt and so can lock),
-        :class:`UnacceptablePassword`, :class:`.security.NotDeadEverywhere` as signing out does.
+        :class:`UnacceptablePassword`, :class:`heartguard.revocations.NotDeadEverywhere` as signing out does.
         """
         if problem := passwords.problem(request.new_password):
             raise UnacceptablePassword(problem, "/new_password")
-        with self._database.transaction() as tx:
+        with self._database.transaction(caller.org_id) as tx:
             known = db.find_own_credentials(tx, caller)
         if known is None:
             raise Unauthorized
@@ -95,8 +94,8 @@ class SignIn:
                 audit.emit("PASSWORD_CHANGE", caller.sub, "failure")
                 raise WrongCurrentPassword
             new_hash = passwords.hashed(request.new_password)
-            with self._database.transaction() as tx:
+            with self._database.transaction(caller.org_id) as tx:
                 if not db.change_password(tx, known, new_hash):
                     raise WrongCurrentPassword
-                ended = db.end_other_sessions(tx, caller.user_id, caller.sid)
+                ended = end_sessions(tx, caller.user_id, kept=caller.sid)
         self._revocations.announce(ended)

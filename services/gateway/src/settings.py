@@ -41,6 +41,10 @@ class Settings(ServiceSettings, UploadSettings, ValkeySettings):
     """
     auth_port: int = variable("AUTH_PORT", _PORT, "5001")
     auth_url: str | None = variable("AUTH_URL", _URL, optional=True)
+    org_port: int = variable("ORG_PORT", _PORT, "5002")
+    org_url: str | None = variable("ORG_URL", _URL, optional=True)
+    user_port: int = variable("USER_PORT", _PORT, "5003")
+    user_url: str | None = variable("USER_URL", _URL, optional=True)
     media_port: int = variable("MEDIA_PORT", _PORT, "5004")
     media_url: str | None = variable("MEDIA_URL", _URL, optional=True)
     timeseries_port: int = variable("TIMESERIES_PORT", _PORT, "5005")

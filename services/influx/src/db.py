@@ -23,12 +23,13 @@ from heartguard.logs import log
 from . import db_read
 from .db_write import INCOMING, PostgresBatch
 from .memory import Memory
-from .slots import KnownSeries
+from .slots import KnownSeries, weigh
 from .store import BucketGone, FieldType, Selection, StoredBucket
 from .store import Row as Result
 
 BUCKETS_REMEMBERED = 10_000
-SERIES_REMEMBERED = 200_000
+ROOM_FOR_SERIES = 64_000_000
+"""Bytes for what is remembered of series, some 100,000."""
 PURGED_AT_ONCE = 50_000
 LOOKED_AT_ONCE = 1_000
 """Series of a bucket, to see whether they still have points; some 20 ms."""
@@ -42,6 +43,7 @@ SET max_parallel_workers_per_gather = 0;
 -- Of a partition that has no statistics yet the planner expects a single row. Then it would sort all points of a range
 -- to group them, where it can hash, or to find the first ones, where the index has them in order.
 SET enable_sort = off;
+SET enable_incremental_sort = off;
 SET work_mem = '16MB';
 -- A plan for the very bucket and range: a generic one would have to open every partition there is.
 SET plan_cache_mode = force_custom_plan;
@@ -76,7 +78,7 @@ class PostgresStore:
         self._database = database
         self._clock = clock
         self._known_buckets: Memory[tuple[int, str], StoredBucket] = Memory(BUCKETS_REMEMBERED)
-        self._known_series: KnownSeries = Memory(SERIES_REMEMBERED)
+        self._known_series: KnownSeries = Memory(ROOM_FOR_SERIES, weigh)
         event.listen(database.engine, "connect", _begin_session)
 
     def bucket(self, org_id: int, name: str) -> StoredBucket | None:
@@ -123,7 +125,7 @@ class PostgresStore:
 
     def select(self, bucket: StoredBucket, selection: Selection) -> Sequence[Result]:
         try:
-            with self._database.transaction(bucket.org_id) as connection:
+            with self._database.transaction(bucket.org_id, snapshot=True) as connection:
                 return db_read.select_rows(connection, bucket, selection)
         except BucketGone:
             self._forget(bucket)

@@ -19,7 +19,7 @@ from heartguard.errors import Unavailable
 from heartguard.models.timeseries import FieldValue
 
 from .copying import Strand, portions, rows
-from .slots import Known, KnownSeries, Slot
+from .slots import Key, Known, KnownSeries, Slot
 from .store import TYPES, BucketGone, Series, StoredBucket, TypeConflict
 
 INCOMING = """
@@ -96,15 +96,14 @@ class PostgresBatch:
         self._bucket = bucket
         self._known = known
         self._forget = forget
-        self._slots: dict[tuple[Series, str], Slot] = {}
-        self._kinds: dict[tuple[str, str], type] = {}
+        self._slots: dict[tuple[bytes, str], Slot] = {}
         self._mixed = False
 
     def add(self, series: Series, field: str, times: Sequence[int], values: Sequence[FieldValue | int]) -> None:
         kinds = set(map(type, values))
-        slot = self._slots.get((series, field))
+        slot = self._slots.get((series.key, field))
         if slot is None:
-            slot = self._slots[series, field] = self._slot(series, field, type(values[0]))
+            slot = self._slots[series.key, field] = Slot(series, field, type(values[0]))
         self._mixed |= kinds != {slot.kind}
         slot.times += times
         slot.values += values
@@ -114,9 +113,8 @@ class PostgresBatch:
 
         Which batches these are need not be known for sure: the primary key refuses whatever is there already.
         """
-        if self._mixed:
-            raise TypeConflict
         slots = list(self._slots.values())
+        self._recall(slots)
         for slot in slots:
             slot.settle()
         appended = all(slot.is_apart() for slot in slots) and self._succeeds(slots, append)
@@ -126,14 +124,18 @@ class PostgresBatch:
         for slot in slots:
             slot.stored.wrote(slot.times[0], slot.times[-1])
 
-    def _slot(self, series: Series, field: str, kind: type) -> Slot:
-        slot = Slot(series, field, kind)
-        if self._kinds.setdefault(slot.key, kind) is not kind:
-            self._mixed = True
-        if known := self._known.get((self._bucket.id, slot.digest)):
+    def _recall(self, slots: list[Slot]) -> None:
+        """Give the slots what is known of their series. Raises :class:`TypeConflict` where that does not fit."""
+        kinds: dict[tuple[str, str], type] = {}
+        for slot, known in zip(slots, self._known.get_all([*map(self._key, slots)]), strict=True):
             slot.known = known
-            self._mixed |= known.kind is not kind
-        return slot
+            if kinds.setdefault(slot.key, slot.kind) is not slot.kind or (known and known.kind is not slot.kind):
+                raise TypeConflict
+        if self._mixed:
+            raise TypeConflict
+
+    def _key(self, slot: Slot) -> Key:
+        return self._bucket.id, slot.series.key, slot.field
 
     def _succeeds(self, slots: list[Slot], store: Callable[[Connection, int, list[Strand]], None]) -> bool:
         try:
@@ -159,7 +161,7 @@ class PostgresBatch:
             for slot in fresh:
                 slot.known = None  # its id was rolled back
             raise
-        self._known.keep(((self._bucket.id, slot.digest), slot.stored) for slot in fresh)
+        self._known.keep((self._key(slot), slot.stored) for slot in fresh)
 
 
 def register(connection: Connection, bucket: int, epoch: int, slots: list[Slot]) -> None:
@@ -177,7 +179,7 @@ def register(connection: Connection, bucket: int, epoch: int, slots: list[Slot])
     stored = {(row.measurement, row.field): row.type for row in connection.execute(_GET_TYPES, fields)}
     if stored != kinds:
         raise TypeConflict
-    by_digest = {slot.digest: slot for slot in sorted(slots, key=lambda slot: slot.digest)}
+    by_digest = dict(sorted((slot.digest(), slot) for slot in slots))
     series = {
         "bucket": bucket,
         "digests": list(by_digest),

@@ -42,3 +42,18 @@ class Overflow(Invalid):
 
     def __init__(self, aggregate: str) -> None:
         super().__init__([Detail(path="/aggregate", message=f"{aggregate} of these values is too large for a number")])
+
+
+class TooMuch(Invalid):
+    """Answering would take too long."""
+
+    def __init__(self) -> None:
+        message = "the range holds more points than can be gone through in time: shorten it, or name tags or fields"
+        super().__init__([Detail(path="/range_start", message=message)])
+
+
+class TooManySeries(Invalid):
+    """More series are meant than one answer may be made of."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__([Detail(path="/tags", message=f"more than {most} series are meant: name tags or fields")])

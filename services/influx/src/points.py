@@ -101,6 +101,16 @@ class Rules:
 
 def series_problems(series: Series, fields: Collection[str]) -> Iterator[Problem]:
     """What is wrong with the names and tags of points of a series that have these fields."""
+    yield from head_problems(series)
+    for field in fields:
+        if problem := field_problem(field):
+            yield ("fields", field), f"the field key {shown(field)} {problem}"
+    if not is_short(series) and _too_long(series, fields):
+        yield ("tags",), f"measurement, tags and field together are longer than {MAX_SERIES_KEY} bytes"
+
+
+def head_problems(series: Series) -> Iterator[Problem]:
+    """What is wrong whatever the fields are."""
     measurement = series.measurement
     if problem := name_problem(measurement):
         yield ("measurement",), f"the measurement {problem}"
@@ -111,19 +121,24 @@ def series_problems(series: Series, fields: Collection[str]) -> Iterator[Problem
             yield ("tags", key), f"the tag key {shown(key)} {problem}"
         if problem := text_problem(value):
             yield ("tags", key), f"the value of the tag {shown(key)} {problem}"
-    for field in fields:
-        if problem := name_problem(field, "time"):
-            yield ("fields", field), f"the field key {shown(field)} {problem}"
-    if _too_long(series, fields):
-        yield ("tags",), f"measurement, tags and field together are longer than {MAX_SERIES_KEY} bytes"
+
+
+def field_problem(field: str) -> str | None:
+    return name_problem(field, "time")
+
+
+def is_short(series: Series) -> bool:
+    """Whether its key cannot be too long, with whatever field.
+
+    A character has four bytes at most; where one is escaped, it and its backslash have two.
+    """
+    characters = len(series.measurement)
+    for key, value in series.tags:
+        characters += len(key) + len(value) + 2
+    return characters + MAX_NAME < MAX_SERIES_KEY // 4 - 4
 
 
 def _too_long(series: Series, fields: Iterable[str]) -> bool:
     """Whether the store's key of a series would be: the beginning of its line, four bytes and the field."""
-    characters = len(series.measurement)
-    for key, value in series.tags:
-        characters += len(key) + len(value) + 2
-    if characters + MAX_NAME < MAX_SERIES_KEY // 4 - 4:
-        return False  # four bytes a character at most; where one is escaped, it and its backslash are two
     longest = max(len(field.encode(errors="replace")) for field in fields)
-    return len(head(*series).encode(errors="replace")) + 4 + longest > MAX_SERIES_KEY
+    return len(head(series.measurement, series.tags).encode(errors="replace")) + 4 + longest > MAX_SERIES_KEY

@@ -3,6 +3,7 @@
 import hashlib
 from itertools import islice
 from operator import lt
+from sys import getsizeof
 
 import msgspec
 
@@ -34,23 +35,32 @@ class Known:
         self.last = max(self.last, last)
 
 
-KnownSeries = Memory[tuple[str, bytes], Known]
-"""By bucket and digest."""
+Key = tuple[str, bytes, str]
+"""A bucket's id, a series' key and one of its fields."""
+KnownSeries = Memory[Key, Known]
+
+
+def weigh(key: Key) -> int:
+    """Bytes of an entry of :data:`KnownSeries`."""
+    return getsizeof(key[1]) + getsizeof(key[2]) + 400
 
 
 class Slot:
     """The values that a batch holds of one series (of one field); the later of two at the same time wins."""
 
-    __slots__ = ("digest", "field", "kind", "known", "series", "times", "values")
+    __slots__ = ("field", "kind", "known", "series", "times", "values")
 
     def __init__(self, series: Series, field: str, kind: type) -> None:
         self.series = series
         self.field = field
         self.kind = kind
-        self.digest = hashlib.sha256(msgspec.json.encode((series.measurement, series.tags, field))).digest()
         self.known: Known | None = None
         self.times: list[int] = []
         self.values: list[FieldValue | int] = []
+
+    def digest(self) -> bytes:
+        """What the database knows the series by."""
+        return hashlib.sha256(msgspec.json.encode((self.series.measurement, self.series.tags, self.field))).digest()
 
     @property
     def key(self) -> tuple[str, str]:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, NamedTuple, Protocol
 
+import msgspec
+
 from heartguard.models.timeseries import Aggregate, FieldValue
 
 FieldType = Literal["float", "integer", "boolean", "string"]
@@ -14,11 +16,27 @@ ANY_TYPE: frozenset[Aggregate] = frozenset({"count", "first", "last"})
 """The aggregates that make sense of any type; the others need numbers."""
 
 
-class Series(NamedTuple):
-    """What points of one origin have in common; ``tags`` are sorted by key."""
+class Series:
+    """What points of one origin have in common; ``tags`` are sorted by key.
 
-    measurement: str
-    tags: tuple[tuple[str, str], ...]
+    ``key`` is the same for equal ones only; its hash is computed once.
+    """
+
+    __slots__ = ("key", "measurement", "tags")
+
+    def __init__(self, measurement: str, tags: tuple[tuple[str, str], ...]) -> None:
+        self.measurement = measurement
+        self.tags = tags
+        self.key = msgspec.json.encode((measurement, tags))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Series) and other.key == self.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __repr__(self) -> str:
+        return f"Series({self.measurement!r}, {self.tags!r})"
 
 
 class Row(NamedTuple):

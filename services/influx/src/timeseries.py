@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from operator import attrgetter
 from typing import NoReturn, TypeVar
 
 from heartguard.errors import Forbidden, Invalid, NotFound
@@ -21,7 +22,8 @@ from heartguard.tokens import Claims
 from . import tenancy
 from .check import Check
 from .errors import BucketExists, TooManyBuckets, WrongFieldType
-from .gathering import gather
+from .gathering import Points, gather
+from .heads import Heads
 from .line_protocol import Entry, LineBatch
 from .points import Rules, shown
 from .store import TYPES, BucketGone, Selection, Store, StoredBucket, TypeConflict
@@ -29,9 +31,11 @@ from .times import MAX_TIME, MIN_TIME, format_time, parse_duration, parse_moment
 
 MIN_RETENTION = 3600
 MAX_WINDOW = 2**63 - 1
+"""Nanoseconds. A longer window makes no difference: this one spans all times since the epoch."""
 MAX_BUCKETS = 200
 """Of an organization. They are listed all at once; those made at the same moment can be a few more."""
-"""Nanoseconds. A longer window makes no difference: this one spans all times since the epoch."""
+
+_PARTS = (attrgetter("measurement"), attrgetter("tags"), attrgetter("fields"))
 
 T = TypeVar("T")
 
@@ -42,6 +46,7 @@ class TimeSeries:
     def __init__(self, store: Store, clock: Callable[[], int] = time.time_ns) -> None:
         self._store = store
         self._clock = clock
+        self._heads = Heads()
 
     def create_bucket(self, request: BucketCreate, caller: Claims) -> Bucket:
         name = tenancy.writable(request.bucket, caller)
@@ -108,7 +113,8 @@ class TimeSeries:
         now = self._clock()
         rules = Rules(user_id=tenancy.own_points_only(caller), oldest=_oldest(bucket, now), received=now)
         check = Check("/lines" if isinstance(request, LineBatch) else "/points", rules)
-        gathered = gather(entries(request), rules)
+        points = _in_columns(request)
+        gathered = points and gather(points, rules, self._heads)
         if gathered is None:
             self._refuse(request, bucket, check)
         batch = self._store.batch(bucket)
@@ -182,6 +188,18 @@ def entries(request: WriteRequest) -> Iterable[Entry | Detail]:
 def _points(request: WriteRequest) -> Iterator[Entry]:
     for index, (point, at) in enumerate(zip(request.points, request.times, strict=True)):
         yield index, point.measurement, point.tags, point.fields, at
+
+
+def _in_columns(request: WriteRequest) -> Points | None:
+    """The points, if all that is there are points."""
+    if not isinstance(request, LineBatch):
+        measurements, tags, fields = (list(map(part, request.points)) for part in _PARTS)
+        return Points(measurements, tags, fields, request.times)
+    found = list(request.entries())
+    if not found or any(isinstance(entry, Detail) for entry in found):
+        return None
+    _, measurements, tags, fields, times = zip(*found, strict=True)
+    return Points(measurements, tags, fields, times)
 
 
 def _oldest(bucket: StoredBucket, now: int) -> int:

@@ -62,7 +62,7 @@ _STORED = text(f"""
 _FIND = text(f"""
     SELECT {_COLUMNS} FROM heartguard_core.media_items
     WHERE id = :id AND org_id = :org AND state = 'stored'
-      AND (CAST(:owner AS bigint) IS NULL OR owner_id = :owner)
+      AND (CAST(:owner AS integer) IS NULL OR owner_id = :owner)
 """)  # noqa: S608
 _PAGE = f"""
     SELECT {_COLUMNS} FROM heartguard_core.media_items

@@ -5,13 +5,13 @@ import uuid
 from flask import Response
 
 from heartguard.context import Client
-from heartguard.endpoint import Endpoints, Reply
+from heartguard.endpoint import Endpoints
 from heartguard.incoming import Incoming
 from heartguard.models.media_item import MediaItem, MediaItems, MediaUpload, SignedUrl
 from heartguard.policy import Audience
 from heartguard.tokens import Claims
 
-from .listing import ItemsQuery, Listing
+from .listing import ItemsPage, Listing
 from .media import Media
 from .names import ObjectName
 from .objects import LinkQuery, Objects
@@ -44,9 +44,9 @@ def upload(incoming: Incoming, caller: Claims, media: Media) -> MediaItem:
     audience=Audience.SIGNED_IN,
     errors={403: "A user asked for somebody else's files, or the caller's role may not do this"},
 )
-def list_items(query: ItemsQuery, caller: Claims, listing: Listing) -> Reply[MediaItems]:
+def list_items(page: ItemsPage, caller: Claims, listing: Listing) -> MediaItems:
     """The caller's files; a manager or admin sees the organization's."""
-    return listing.page(query, caller)
+    return listing.page(page, caller)
 
 
 @endpoints.get("/media/items/{id}", audience=Audience.SIGNED_IN, etag=True)

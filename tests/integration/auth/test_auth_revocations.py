@@ -204,7 +204,8 @@ def test_expired_rows_are_swept_in_bounded_batches(
     with database.transaction() as tx:
         for sql in (
             "UPDATE heartguard_core.refresh_tokens SET expires_at = now() - interval '1 day' WHERE session_id <> :sid",
-            "UPDATE heartguard_core.sessions SET access_expires_at = now() - interval '1 day' WHERE id <> :sid",
+            "UPDATE heartguard_core.sessions SET access_expires_at = now() - interval '1 day',"
+            " refresh_expires_at = now() - interval '1 day' WHERE id <> :sid",
             "UPDATE heartguard_core.revoked_tokens SET expires_at = now() - interval '1 day' WHERE id <> :sid",
         ):
             tx.execute(text(sql), {"sid": sid})

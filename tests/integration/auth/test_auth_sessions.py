@@ -90,9 +90,10 @@ def test_a_sign_in_beyond_the_two_hundredth_session_ends_the_longest_unused(
     first = json_api.signed_in(EMAIL)["access_token"]
     execute(
         database,
-        "INSERT INTO heartguard_core.sessions (id, user_id, user_agent, last_used_at, access_expires_at)"
-        f" SELECT gen_random_uuid(), {user}, 'n' || n, now() - n * interval '1 minute', now() + interval '1 hour'"
-        " FROM generate_series(1, 250) n",
+        "INSERT INTO heartguard_core.sessions"
+        " (id, user_id, org_id, user_agent, last_used_at, access_expires_at, refresh_expires_at)"
+        f" SELECT gen_random_uuid(), {user}, 1, 'n' || n, now() - n * interval '1 minute', now() + interval '1 hour',"
+        " now() + interval '1 day' FROM generate_series(1, 250) n",
     )
     json_api.login(EMAIL, "not the password")
     assert query(database, "SELECT count(*) FROM heartguard_core.sessions WHERE ended_at IS NOT NULL") == [(0,)]

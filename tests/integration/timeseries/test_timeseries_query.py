@@ -1,20 +1,21 @@
 """Reading points: ranges, filters, windows, aggregates, and whose points one sees."""
 
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, get_args
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from heartguard.database import Database
-from heartguard.models.timeseries import QueryRequest
-from services.influx.src import db_read
+from heartguard.models.timeseries import Aggregate, QueryRequest
+from services.influx.src import db_read, db_select
 from services.influx.src.db import PostgresStore
-from services.influx.src.store import Selection, Series
+from services.influx.src.store import Selection, Series, StoredBucket
 from services.influx.src.times import SECOND, format_time, parse_time
 from services.influx.src.timeseries import TimeSeries
 
-from .conftest import Caller, Clock, add, claims, code, details
+from .conftest import Caller, Clock, add, claims, code, details, wait_until
 
 HOUR = "2024-06-01T10:{}Z"
 
@@ -294,12 +295,132 @@ def test_only_the_chosen_points_are_read(store: PostgresStore, database: Databas
     with database.transaction() as tx:
         chosen = db_read.choose(tx, bucket, selection)
         assert [one.tags for one in chosen] == [{"s": "3"}]
-        for statement in (db_read._raw(bucket, selection, chosen), db_read._windows(bucket, selection, "mean", chosen)):
+        for statement in (
+            db_select.raw(bucket, selection, chosen, 1000),
+            db_select.windows(bucket, selection, "mean", chosen),
+        ):
             query = statement.compile(tx.engine, compile_kwargs={"literal_binds": True})
             plan = "\n".join(tx.exec_driver_sql(f"EXPLAIN {query}").scalars())
             assert f"points_{bucket.id}_pkey" in plan
             assert "Seq Scan" not in plan
             assert plan.count("points_") == plan.count(f"points_{bucket.id}")
+
+
+def fill(superuser: Any, store: PostgresStore, org: int, points: int, series: int = 1) -> StoredBucket:
+    """A bucket with a point each second in every series."""
+    bucket = store.create_bucket(org, f"org_{org}", retention_seconds=0, description=None)
+    assert bucket is not None
+    batch = store.batch(bucket)
+    for number in range(series):
+        add(batch, Series("m", (("s", str(number)),)), 0, {"f": 0.0})
+    batch.write()
+    insert = text(
+        "INSERT INTO heartguard_core.points (bucket_id, series_id, ts, value_float)"
+        " SELECT :bucket, s.id, n * 1000000000::bigint, n FROM generate_series(1, :points - 1) n"
+        " CROSS JOIN heartguard_core.series s WHERE s.bucket_id = :bucket ORDER BY 2, 3"
+    )
+    with superuser.transaction() as connection:
+        connection.execute(insert, {"bucket": int(bucket.id), "points": points})
+    partition = f"heartguard_core.points_{int(bucket.id)}"
+
+    def vacuumed() -> bool:
+        """As autovacuum would do it. Pages become visible to all once nobody has an older snapshot."""
+        with superuser.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text(f"VACUUM (ANALYZE) {partition}"))
+            seen = text("SELECT relallvisible = relpages FROM pg_class WHERE oid = CAST(:name AS regclass)")
+            return bool(connection.execute(seen, {"name": partition}).scalar_one())
+
+    wait_until(vacuumed, 30)
+    return bucket
+
+
+def test_windows_over_floats_are_read_from_the_index_alone(
+    store: PostgresStore, database: Database, superuser: Any, org: int
+) -> None:
+    bucket = fill(superuser, store, org, 5000, series=10)
+    day = {"measurement": "m", "start": 0, "stop": 86_400 * SECOND, "fields": None, "tags": {"s": "3"}, "limit": 1000}
+    with database.transaction() as tx:
+        for aggregate in get_args(Aggregate):
+            selection = Selection(**day, aggregate=aggregate, window=60 * SECOND)
+            chosen = db_read.choose(tx, bucket, selection)
+            statement = db_select.windows(bucket, selection, aggregate, chosen)
+            query = statement.compile(tx.engine, compile_kwargs={"literal_binds": True})
+            plan = "\n".join(tx.exec_driver_sql(f"EXPLAIN {query}").scalars())
+            assert f"Index Only Scan using points_{bucket.id}_pkey" in plan
+            assert "Sort" not in plan.partition("CTE gathered")[2].partition("Scan using")[0] or aggregate == "median"
+
+
+def test_a_question_that_takes_too_long_is_refused_and_its_beginning_is_not(
+    admin: Caller, store: PostgresStore, superuser: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(superuser, store, admin.org_id, 200_000)
+    monkeypatch.setattr(db_read, "SECONDS", 0.005)
+    answer = admin.query(aggregate="mean", window="999d")
+    assert (answer.status_code, list(details(answer))) == (422, ["/range_start"])
+    beginning: dict[str, Any] = {"aggregate": "mean", "window": "1s", "limit": 3}
+    wait_until(lambda: admin.query(**beginning).status_code == 200)  # it takes a tenth of that, on an idle machine
+    monkeypatch.undo()
+    assert [row[2] for row in admin.rows(**beginning)] == [0.0, 1.0, 2.0]
+    assert [row[2] for row in admin.rows(aggregate="count", window="999d")] == [200_000]
+
+
+def test_all_parts_of_an_answer_show_the_same_state(
+    store: PostgresStore, database: Database, url_for: Callable[[str], str], org: int
+) -> None:
+    bucket = store.create_bucket(org, f"org_{org}", retention_seconds=0, description=None)
+    assert bucket is not None
+
+    def write(store: PostgresStore, *seconds: int) -> None:
+        batch = store.batch(bucket)
+        for second in seconds:
+            add(batch, Series("m", ()), second * SECOND, {"f": float(second)})
+        batch.write()
+
+    other = Database(url_for("timeseries"), service="tests")
+    parts: list[str] = []
+
+    def between(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if "gathered" in statement:
+            parts.append(statement)
+            if len(parts) == 1:
+                write(PostgresStore(other), 50, 60)
+
+    write(store, 0, 100)
+    event.listen(database.engine, "after_cursor_execute", between)
+    asked = Selection(
+        measurement="m", start=0, stop=1000 * SECOND, fields=None, tags={}, aggregate="max", window=SECOND, limit=3
+    )
+    assert [row.value for row in store.select(bucket, asked)] == [0.0, 100.0]
+    assert len(parts) == 2
+    assert [row.value for row in store.select(bucket, asked)] == [0.0, 50.0, 60.0]
+    other.close()
+
+
+def test_as_many_series_as_one_answer_may_be_made_of(admin: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    points = [{"measurement": "m", "tags": {"s": str(number)}, "fields": {"f": 1}} for number in range(4)]
+    assert admin.write(*points).status_code == 200
+    monkeypatch.setattr(db_read, "MAX_SERIES", 4)
+    assert len(admin.rows()) == 4
+    monkeypatch.setattr(db_read, "MAX_SERIES", 3)
+    answer = admin.query()
+    assert (answer.status_code, list(details(answer))) == (422, ["/tags"])
+
+
+def test_series_of_very_unequal_rates(admin: Caller) -> None:
+    """One has most of the first points, the others go on when it has long ended: that takes several parts."""
+    lines = [f"m,s=0 f={time} {time}" for time in range(500)]
+    lines += [f"m,s={series} f={time} {time}" for series in range(1, 40) for time in range(series, 20_000, 1000)]
+    assert admin.lines("\n".join(lines)).status_code == 200
+    points = sorted((int(line.rpartition(" ")[2]), int(line.partition("=")[2].partition(" ")[0])) for line in lines)
+    for limit in (1, 3, 100, 450, 520, 2000):
+        assert [row[2] for row in admin.rows(limit=limit)] == [time for time, _ in points[:limit]]
+    for limit in (1, 3, 100, 520, 2000):
+        found = admin.rows(aggregate="sum", window="1s", limit=limit)
+        assert len(found) == min(limit, 40)
+    sparse = admin.lines("\n".join(f"n f={2**n} {2**n}" for n in range(60)))
+    assert sparse.status_code == 200
+    times = [row[2] for row in admin.rows("n", aggregate="max", window="1s", limit=5)]
+    assert times == [float(2**29), *(float(2**n) for n in range(30, 34))]
 
 
 def test_raw_points_over_many_series_and_types(admin: Caller) -> None:
