@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from heartguard.services import SERVICES
+
 Fixture = Any
 FORMATS = [
     ({}, "application/json"),
@@ -232,10 +234,11 @@ def test_readiness(
 ) -> None:  # fmt: skip
     url = service.url if auth else f"http://127.0.0.1:{free_port()}"
     redis_url = valkey_url if valkey else f"redis://127.0.0.1:{free_port()}"
-    gateway = make(AUTH_URL=url, TIMESERIES_URL=url, REDIS_URL=redis_url)
+    behind = [known for known in SERVICES.values() if known.name != "gateway"]
+    gateway = make(**{known.url_variable: url for known in behind}, REDIS_URL=redis_url)
     response = gateway("GET", "/gateway/ready")
     assert (response.status_code, response.json["status"]) == (code, status)
-    assert {check["name"] for check in response.json["checks"]} == {"valkey", "auth", "timeseries"}
+    assert {check["name"] for check in response.json["checks"]} == {"valkey", *(known.name for known in behind)}
     asked = len(service.seen)
     assert gateway("GET", "/gateway/ready").json == response.json
     assert len(service.seen) == asked, "a look within a second asks nobody"
