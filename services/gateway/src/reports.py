@@ -13,10 +13,9 @@ from datetime import UTC, datetime
 from typing import Literal
 
 import msgspec
-import structlog
 from msgspec import UNSET, UnsetType
 
-from heartguard import audit, metrics
+from heartguard import logs, metrics
 
 from . import instruments
 from .visit import Visit
@@ -88,15 +87,14 @@ class Reports:
         outcome: Literal["success", "failure", "denied"] = "success" if status < 400 else "failure"
         if status in {401, 403, 429}:
             outcome = "denied"
-        with structlog.contextvars.bound_contextvars(request_id=visit.request_id):
-            audit.emit(
-                "REQUEST",
-                visit.claims.sub if visit.claims else "anonymous",
-                outcome,
-                method=visit.method,
-                route=visit.route.path,
-                status=status,
-            )
+        logs.log.info(
+            "audit",
+            action="REQUEST",
+            actor=visit.claims.sub if visit.claims else "anonymous",
+            outcome=outcome,
+            payload={"method": visit.method, "route": visit.route.path, "status": status},
+            request_id=visit.request_id,
+        )
 
 
 def _milliseconds(seconds: float) -> float:

@@ -46,6 +46,8 @@ class Settings(ServiceSettings, ValkeySettings):
     user_url: str | None = variable("USER_URL", _URL, optional=True)
     timeseries_port: int = variable("TIMESERIES_PORT", _PORT, "5005")
     timeseries_url: str | None = variable("TIMESERIES_URL", _URL, optional=True)
+    audit_port: int = variable("AUDIT_PORT", _PORT, "5006")
+    audit_url: str | None = variable("AUDIT_URL", _URL, optional=True)
     routes_file: Path = ROOT / "schemas" / "routes.json"
     openapi_file: Path = ROOT / "schemas" / "openapi.json"
 
