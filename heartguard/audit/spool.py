@@ -71,6 +71,9 @@ class _Segment:
         """Wait for who is writing through at the moment; nobody may write any more."""
         self.sync(self._written)
 
+    def leave(self) -> None:
+        os.close(self.file)
+
     def discard(self) -> None:
         self.path.unlink(missing_ok=True)
         os.close(self.file)
@@ -134,6 +137,14 @@ class Spool:
                 segment.discard()
                 del self._waiting[0]
             return sent + self._adopt(send)
+
+    def close(self) -> None:
+        """Leave the files to others."""
+        with self._draining, self._lock:
+            for segment in [*self._waiting, *([self._current] if self._current else [])]:
+                segment.settle()
+                segment.leave()
+            self._waiting, self._current = [], None
 
     def _adopt(self, send: Send) -> int:
         sent = 0

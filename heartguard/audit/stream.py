@@ -56,6 +56,9 @@ class Stream:
     def ping(self) -> None:
         self._valkey.ping()
 
+    def close(self) -> None:
+        self._valkey.close()
+
 
 def append_command(events: Sequence[bytes], *, whole_script: bool = False, bound: int = BOUND) -> bytes:
     """The bytes to send to Valkey for ``events``; with the ``whole_script`` where it answered ``NOSCRIPT``."""

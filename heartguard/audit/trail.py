@@ -59,6 +59,8 @@ class Trail:
         """End the thread; what is in the spool then waits for the next process."""
         self._stop.set()
         self._thread.join(timeout)
+        self._spool.close()
+        self._stream.close()
 
     def _put_aside(self, events: Sequence[bytes], problem: Exception) -> None:
         try:

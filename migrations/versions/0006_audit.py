@@ -131,10 +131,6 @@ BEGIN
     IF to_regclass('heartguard_core.' || v_name) IS NOT NULL THEN
         RETURN;
     END IF;
-    PERFORM pg_advisory_xact_lock(hashtext('heartguard.audit_ensure_partition'));
-    IF to_regclass('heartguard_core.' || v_name) IS NOT NULL THEN
-        RETURN;
-    END IF;
     EXECUTE format('CREATE TABLE heartguard_core.%I PARTITION OF heartguard_core.audit_events'
                    ' FOR VALUES FROM (%L) TO (%L)', v_name, v_month, v_month + interval '1 month');
     -- Only by way of the whole table, whose policies count there, can anybody see or add anything.
@@ -142,6 +138,8 @@ BEGIN
     EXECUTE format('ALTER TABLE heartguard_core.%I FORCE ROW LEVEL SECURITY', v_name);
     EXECUTE format('CREATE TRIGGER kept BEFORE TRUNCATE ON heartguard_core.%I'
                    ' EXECUTE FUNCTION heartguard_core.audit_refuse()', v_name);
+EXCEPTION WHEN duplicate_table OR unique_violation THEN
+    NULL;  -- another process has made it in this very moment
 END $$
 """
 

@@ -21,6 +21,7 @@ from .reading import Reading
 from .recorder import Recorder
 from .settings import Settings
 from .signing import Signer
+from .timing import TIMING, Timing
 from .verification import Verification
 from .views import endpoints
 
@@ -28,15 +29,16 @@ VALKEY_TIMEOUT = 5.0
 """Seconds: longer than a read of the stream waits for something to come."""
 
 
-def create_app(settings: Settings | None = None) -> Flask:
+def create_app(settings: Settings | None = None, *, timing: Timing = TIMING) -> Flask:
     """Wire the service together and start its background threads."""
     settings = settings or load(Settings)
     database = Database(settings.database_url, service="audit")
     valkey = connect(settings.redis_url)
     signer = Signer(settings.signing_key)
     recorder = Recorder(database, signer)
-    reader = StreamReader(valkey, database, recorder)
-    housekeeping = Housekeeping(database, valkey, recorder, reader, settings.audit_spool)
+    reader = StreamReader(valkey, database, recorder, abandoned_ms=timing.abandoned_ms)
+    housekeeping = Housekeeping(database, valkey, recorder, reader, settings.audit_spool, timing)
+    trail = audit.Trail.open("audit", settings.redis_url, settings.audit_spool)
     app = create_service_app(
         endpoints,
         settings,
@@ -50,12 +52,20 @@ def create_app(settings: Settings | None = None) -> Flask:
         checks={"postgresql": database.check},
         # Events wait in the spools meanwhile, or are just late.
         dispensable={"valkey": lambda: check(valkey), "backlog": housekeeping.check_backlog},
-        trail=audit.Trail.open("audit", settings.redis_url, settings.audit_spool),
+        trail=trail,
     )
     workers = [reader, OutboxReader(database, recorder), housekeeping]
     for worker in workers:
         worker.start()
-    app.extensions["heartguard.workers"] = workers
+
+    def close() -> None:
+        for worker in workers:
+            worker.stop()
+        trail.stop()
+        valkey.close()
+        database.close()
+
+    app.extensions["heartguard.close"] = close
     return app
 
 

@@ -16,14 +16,11 @@ from heartguard.errors import Unavailable
 from . import db, instruments
 from .intake import StreamReader
 from .recorder import INTENT, Recorder
+from .timing import Timing
 from .worker import Worker
 
 INTERVAL = 1.0
 """Seconds between rounds."""
-SIGN_INTERVAL = 60.0
-"""Seconds after which a chain that has grown gets a checkpoint."""
-INTENT_SECONDS = 60.0
-"""Longer than the gateway waits for anything: an intent without an outcome for so long is reported."""
 AT_ONCE = 500
 BEHIND = 30.0
 """Seconds; where the oldest event has been waiting for longer, the service is degraded."""
@@ -39,9 +36,7 @@ class Housekeeping(Worker):
         recorder: Recorder,
         reader: StreamReader,
         spool: Path,
-        *,
-        intent_seconds: float = INTENT_SECONDS,
-        sign_interval: float = SIGN_INTERVAL,
+        timing: Timing,
     ) -> None:
         super().__init__("audit housekeeping")
         self._database = database
@@ -49,15 +44,14 @@ class Housekeeping(Worker):
         self._recorder = recorder
         self._reader = reader
         self._spool = spool
-        self._intent_seconds = intent_seconds
-        self._sign_interval = sign_interval
+        self._timing = timing
         self._signed = time.monotonic()
         self._lag = 0.0
 
     def work(self) -> float:
         self._measure_database()
         self._report_unknown()
-        if time.monotonic() - self._signed >= self._sign_interval:
+        if time.monotonic() - self._signed >= self._timing.sign_seconds:
             self.sign_all()
             self._signed = time.monotonic()
         self._measure_stream()
@@ -84,7 +78,7 @@ class Housekeeping(Worker):
         """Say of each intent that has been without an outcome for too long that its outcome is not known."""
         self._recorder.prepare()
         with self._database.transaction() as tx:
-            stale = db.take_stale_intents(tx, self._intent_seconds, AT_ONCE)
+            stale = db.take_stale_intents(tx, self._timing.intent_seconds, AT_ONCE)
             arrived = db.known_ids(tx, [outcome_id(id_) for id_, _ in stale]) if stale else set()
             unknown = [unknown(decode(event.encode())) for id_, event in stale if outcome_id(id_) not in arrived]
             if unknown:

@@ -19,8 +19,6 @@ from .worker import Worker
 BATCH = 500
 BLOCK_MS = 1000
 """How long to wait for an event before looking for something else to do."""
-ABANDONED_MS = 30_000
-"""An event that was given to a process that has not recorded it for so long is taken over from it."""
 SILENT_MS = 3_600_000
 """A process that was not heard of for so long, and holds nothing, is forgotten."""
 OUTBOX_REST = 0.1
@@ -35,9 +33,7 @@ class StreamReader(Worker):
     ``valkey`` must wait for an answer longer than :data:`BLOCK_MS`.
     """
 
-    def __init__(
-        self, valkey: Redis, database: Database, recorder: Recorder, *, abandoned_ms: int = ABANDONED_MS
-    ) -> None:
+    def __init__(self, valkey: Redis, database: Database, recorder: Recorder, *, abandoned_ms: int) -> None:
         super().__init__("audit stream")
         self._valkey = valkey
         self._database = database
