@@ -80,10 +80,10 @@ class Housekeeping(Worker):
         with self._database.transaction() as tx:
             stale = db.take_stale_intents(tx, self._timing.intent_seconds, AT_ONCE)
             arrived = db.known_ids(tx, [outcome_id(id_) for id_, _ in stale]) if stale else set()
-            unknown = [unknown(decode(event.encode())) for id_, event in stale if outcome_id(id_) not in arrived]
-            if unknown:
-                self._recorder.append(tx, unknown)
-                instruments.RECORDED.labels("intents").inc(len(unknown))
+            found = [unknown(decode(event.encode())) for id_, event in stale if outcome_id(id_) not in arrived]
+            if found:
+                self._recorder.append(tx, found)
+                instruments.RECORDED.labels("intents").inc(len(found))
 
     def _measure_database(self) -> None:
         with self._database.transaction() as tx:

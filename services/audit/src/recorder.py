@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError
 
 from heartguard.audit import outcome_id
 from heartguard.audit.chain import START, Checkpoint, canonical, link, next_hash, time_text
@@ -84,7 +84,7 @@ class Recorder:
             with tx.begin_nested():
                 fresh = self.append(tx, events)
         except DBAPIError as error:
-            if is_unavailable(error):
+            if is_unavailable(error) and not isinstance(error, DataError):
                 raise
             if len(events) == 1:
                 return [_poison(source, type(error.orig).__name__, encode(events[0]))]

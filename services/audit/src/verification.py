@@ -59,8 +59,10 @@ class Verification:
         """Raises :class:`Unavailable` where the chain is long and there is more to look at: ask again."""
         walk = self._resume(org_id)
         end = time.monotonic() + self._budget
-        while not walk.ended and time.monotonic() < end:
+        while not walk.ended:
             self._look_at_page(org_id, walk)
+            if time.monotonic() > end:
+                break
         if not walk.ended:
             with self._lock:
                 self._walks[org_id] = walk

@@ -4,7 +4,6 @@ import threading
 from abc import ABC, abstractmethod
 
 from redis.exceptions import RedisError
-from sqlalchemy.exc import SQLAlchemyError
 
 from heartguard.errors import ServiceError
 from heartguard.logs import log
@@ -41,19 +40,21 @@ class Worker(ABC):
     def _round(self) -> float:
         try:
             rest = self.work()
-        except (ServiceError, RedisError, SQLAlchemyError) as error:
-            self._note(repr(error))
-            return RETRY
-        except Exception:  # noqa: BLE001 - whatever it is, the next round has to come
-            log.exception(self._name)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next round has to come
+            self._note(error)
             return RETRY
         self._note(None)
         return rest
 
-    def _note(self, problem: str | None) -> None:
-        if problem != self._failing:
-            self._failing = problem
-            if problem:
-                log.warning(f"{self._name} fails", error=problem)
-            else:
-                log.info(f"{self._name} works again")
+    def _note(self, error: Exception | None) -> None:
+        """Log what changed: that it fails, that it fails in another way, that it works again."""
+        problem = repr(error) if error else None
+        if problem == self._failing:
+            return
+        self._failing = problem
+        if error is None:
+            log.info(f"{self._name} works again")
+        elif isinstance(error, ServiceError | RedisError):  # a store is away
+            log.warning(f"{self._name} fails", error=problem)
+        else:
+            log.error(f"{self._name} fails", exc_info=error)
