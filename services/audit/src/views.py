@@ -20,7 +20,7 @@ endpoints = Endpoints("audit")
 NDJSON = "application/x-ndjson"
 
 
-@endpoints.post("/audit/events", audience=Audience.SERVICE, status=201)
+@endpoints.post("/audit/events", audience=Audience.SERVICE, status=201, statuses=(200,))
 def record_event(event: AuditEventCreate, caller: Claims, direct: Direct) -> Reply[AuditEvent]:
     """Record something that happened; the same ``event_id`` again is recorded once."""
     event_id, fresh = direct.record(event, caller, g.request_id)
@@ -34,13 +34,17 @@ def list_events(query: EventsQuery, caller: Claims, reading: Reading) -> Reply[A
     return Reply(page, headers=None if isinstance(page.next_cursor, UnsetType) else next_link(page.next_cursor))
 
 
-@endpoints.get("/audit/verify", audience=Audience.ADMIN)
+@endpoints.get(
+    "/audit/verify",
+    audience=Audience.ADMIN,
+    errors={503: "The chain is long, and there is more to verify: ask again"},
+)
 def verify(caller: Claims, verification: Verification) -> AuditVerification:
     """Recompute the organization's chain."""
     return verification.verify(caller.org_id)
 
 
-@endpoints.get("/audit/export", audience=Audience.ADMIN)
+@endpoints.get("/audit/export", audience=Audience.ADMIN, produces=NDJSON)
 def export(caller: Claims, exporter: Export) -> Response:
     """The organization's chain as NDJSON, to be checked offline."""
     name = f"audit-{caller.org_id}.ndjson"
