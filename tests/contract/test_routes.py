@@ -96,6 +96,10 @@ def app(
     settings = load(import_module(f"{package}.settings").Settings, environ)
     app = import_module(f"{package}.app").create_app(settings)
     yield app
+    if trail := app.extensions.get("heartguard.audit"):
+        trail.stop()
+    if close := app.extensions.get("heartguard.close"):
+        close()
     if housekeeping := app.extensions.get("heartguard.housekeeping"):
         housekeeping.stop()  # it would go on publishing to the Valkey that other tests arrange
         housekeeping._database.close()

@@ -1,21 +1,24 @@
 """Events for an organization's admin, a page at a time."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 from sqlalchemy import Row
 
 from heartguard.audit.masking import mask_text
 from heartguard.database import Database
 from heartguard.models.audit_event import AuditEvents, RecordedEvent
 from heartguard.models.base import UNSET, UnsetType
-from heartguard.paging import decode_cursor, encode_cursor
 from heartguard.timestamps import parse_time
 
 from . import db_read
 from .queries import EventsQuery
 
+Number = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Key: type[tuple[int, int]] = tuple[Number, Number]
+"""What the list is ordered by: when it happened, in microseconds since the epoch, and the sequence."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -26,26 +29,19 @@ class Reading:
     def page(self, query: EventsQuery, org_id: int) -> AuditEvents:
         """The organization's events that the filters let through, newest first."""
         with self._database.transaction(org_id) as tx:
-            rows = db_read.page(tx, org_id, _filters(query), query.limit + 1)
-        more = len(rows) > query.limit
-        rows = rows[: query.limit]
-        return AuditEvents(
-            items=[_item(row) for row in rows],
-            next_cursor=encode_cursor(rows[-1].position, rows[-1].sequence) if more else UNSET,
-        )
+            rows = db_read.page(tx, org_id, _filters(query), query.asked)
+        shown, next_cursor = query.cut(rows, lambda row: (row.position, row.sequence))
+        return AuditEvents(items=[_item(row) for row in shown], next_cursor=next_cursor)
 
 
 def _filters(query: EventsQuery) -> db_read.Filters:
     asked = {"actor": query.actor, "action": query.action, "service": query.service, "outcome": query.outcome}
-    equal = {name: str(value) for name, value in asked.items() if value is not UNSET}
-    if "actor" in equal:
-        equal["actor"] = mask_text(equal["actor"])  # as it is stored
-    before = None if isinstance(query.cursor, UnsetType) else decode_cursor(query.cursor, 2)
+    equal = {name: mask_text(str(value)) for name, value in asked.items() if value is not UNSET}  # as it is stored
     return db_read.Filters(
         equal=equal,
         since=moment(query.since),
         until=moment(query.until),
-        before=(before[0], before[1]) if before else None,
+        before=query.after(Key),
     )
 
 

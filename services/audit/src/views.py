@@ -4,8 +4,6 @@ from flask import Response, g
 
 from heartguard.endpoint import Endpoints, Reply
 from heartguard.models.audit_event import AuditEvent, AuditEventCreate, AuditEvents, AuditVerification
-from heartguard.models.base import UnsetType
-from heartguard.paging import next_link
 from heartguard.policy import Audience
 from heartguard.tokens import Claims
 
@@ -28,10 +26,9 @@ def record_event(event: AuditEventCreate, caller: Claims, direct: Direct) -> Rep
 
 
 @endpoints.get("/audit/events", audience=Audience.ADMIN)
-def list_events(query: EventsQuery, caller: Claims, reading: Reading) -> Reply[AuditEvents]:
+def list_events(query: EventsQuery, caller: Claims, reading: Reading) -> AuditEvents:
     """The organization's events, newest first."""
-    page = reading.page(query, caller.org_id)
-    return Reply(page, headers=None if isinstance(page.next_cursor, UnsetType) else next_link(page.next_cursor))
+    return reading.page(query, caller.org_id)
 
 
 @endpoints.get(

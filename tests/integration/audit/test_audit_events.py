@@ -154,6 +154,7 @@ def test_hostile_filters_find_nothing(admin: Any) -> None:
     admin.post()
     for actor in ("' OR 1=1 --", "%27%3B%20DROP%20TABLE", "%00", "\\", "%F0%9F%98%80"):
         assert admin.page(f"?actor={actor}")["items"] == []
+        assert admin.page(f"?service={actor}")["items"] == []
 
 
 def test_without_postgresql_it_is_a_503(run_service: Callable[..., Any]) -> None:
