@@ -22,7 +22,7 @@ from .trail import Trail
 
 __all__ = [
     "ANONYMOUS", "OUTCOMES", "PLATFORM", "Event", "Outcome", "Sink", "Trail", "emit", "encode", "install",
-    "is_installed", "make", "new_event_id", "outcome_id", "record", "stated", "trail", "unknown_id",
+    "is_installed", "make", "new_event_id", "outbox_row", "outcome_id", "record", "stated", "trail", "unknown_id",
 ]  # fmt: skip
 
 if TYPE_CHECKING:  # which a service without a database need not have
@@ -99,12 +99,25 @@ def record(
     Arguments as of :func:`emit`; outside of a request the ``service`` is to be given. There, and without an
     ``action``, there is nothing to record.
     """
-    if action is None and stated() is None:
-        return
+    if action is not None or stated() is not None:
+        row = outbox_row(action, outcome=outcome, actor=actor, org_id=org_id, service=service, **payload)
+        tx.exec_driver_sql(_OUTBOX, (row,))
+
+
+def outbox_row(
+    action: str | None = None,
+    *,
+    outcome: Outcome = "success",
+    actor: str | None = None,
+    org_id: int | None = None,
+    service: str | None = None,
+    **payload: object,
+) -> str:
+    """What :func:`record` inserts into ``audit_outbox (event)``, for a statement that does so on its own."""
     event = _event(action, outcome, actor, org_id, payload, service)
-    tx.exec_driver_sql(_OUTBOX, (encode(event).decode(),))
     if has_request_context() and event.action == stated():
         g.audit_recorded = True
+    return encode(event).decode()
 
 
 def _event(
