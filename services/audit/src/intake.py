@@ -16,7 +16,8 @@ from . import db
 from .recorder import Recorder
 from .worker import Worker
 
-BATCH = 500
+BATCH = 2000
+"""At most so many are recorded in one transaction: after an outage, fewer commits are most of what makes it quick."""
 BLOCK_MS = 1000
 """How long to wait for an event before looking for something else to do."""
 SILENT_MS = 3_600_000
