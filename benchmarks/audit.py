@@ -155,7 +155,7 @@ def wait(look: "psycopg.Connection[Any]", events: int) -> int:
 
 FILL = """
 INSERT INTO heartguard_core.audit_events
-SELECT %(org)s, n, gen_random_uuid(), (n %% 1000)::text,
+SELECT %(org)s, n, gen_random_uuid(), (n %% 50)::text,
     (ARRAY['LOGIN','LOGOUT','REQUEST','TIMESERIES_WRITE','USER_UPDATE','ACCESS_DENIED'])[1 + n %% 6],
     (ARRAY['auth','gateway','timeseries','user'])[1 + n %% 4],
     CASE WHEN n %% 50 = 0 THEN 'denied' WHEN n %% 70 = 0 THEN 'failure' ELSE 'success' END,

@@ -1,5 +1,9 @@
 """Where events wait while Valkey cannot take them: files, each of one process, written through to the disk.
 
+Besides, what was sent is kept for some seconds (without writing it through: that the file system knows it is enough
+for it to survive ``kill -9``). Valkey answers before its append-only file is written where the disk is busy, for up to
+two seconds; so what a Valkey process took that is no more is sent again.
+
 A line is ``<CRC-32> <event>``. A process holds a lock (flock) on its files for as long as it lives; the
 files of one that died are adopted by whoever gets the lock. What is drained is sent from the file's
 beginning, and again from there where that is interrupted: the events keep their ids, so the audit
@@ -10,6 +14,7 @@ import fcntl
 import os
 import secrets
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,9 +24,14 @@ from ..logs import log
 LIMIT = 64 * 2**20
 """Bytes that one process may have in its files."""
 SUFFIX = ".spool"
+SENT = ".sent"
+KEPT_FOR = 5.0
+"""Seconds; twice as long as Valkey may take to write what it has answered."""
+ROTATED_AFTER = 2.0
+"""Seconds in which what was sent goes into the same file."""
 BATCH = 200
 
-Send = Callable[[Sequence[bytes]], None]
+Send = Callable[[Sequence[bytes]], object]
 
 
 class SpoolFull(Exception):
@@ -31,7 +41,10 @@ class SpoolFull(Exception):
 class _Segment:
     """One file, locked."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, run_id: bytes | None = None) -> None:
+        self.run_id = run_id
+        """The Valkey process that has taken what is in it; None where none has."""
+        self.begun = self.written_at = time.monotonic()
         self.path = path.with_suffix(".new")  # under which nobody adopts it before it is locked
         self.file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         self.size = 0
@@ -41,7 +54,8 @@ class _Segment:
         try:
             fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.path = self.path.rename(path)
-            _sync_folder(path.parent)
+            if run_id is None:
+                _sync_folder(path.parent)
         except BaseException:
             self.discard()
             raise
@@ -56,6 +70,7 @@ class _Segment:
             raise
         self.size += len(lines)
         self._written += 1
+        self.written_at = time.monotonic()
         return self._written
 
     def sync(self, number: int) -> None:
@@ -90,6 +105,7 @@ class Spool:
         self._draining = threading.Lock()
         self._current: _Segment | None = None
         self._waiting: list[_Segment] = []
+        self._sent: list[_Segment] = []
 
     @property
     def size(self) -> int:
@@ -113,11 +129,42 @@ class Spool:
             with self._lock:
                 if self.size + len(lines) > self._limit:
                     raise SpoolFull
-                segment = self._current = self._current or self._new()
+                segment = self._current = self._current or _Segment(self._path(SUFFIX))
                 number = segment.write(lines)
             segment.sync(number)
         except OSError as error:
             raise SpoolFull from error
+
+    def keep(self, events: Sequence[bytes], run_id: bytes) -> None:
+        """Keep what the Valkey process has taken, until :meth:`release`; where the disk is full, it does without."""
+        lines = b"".join(_line(event) for event in events)
+        try:
+            with self._lock:
+                self._to_keep(run_id).write(lines)
+        except (OSError, SpoolFull) as error:
+            log.warning("audit spool: what was sent is not kept", error=repr(error))
+
+    def _to_keep(self, run_id: bytes) -> _Segment:
+        newest = self._sent[-1] if self._sent else None
+        if newest and newest.run_id == run_id and time.monotonic() - newest.begun < ROTATED_AFTER:
+            return newest
+        if sum(segment.size for segment in self._sent) > self._limit:
+            raise SpoolFull
+        self._sent.append(_Segment(self._path(SENT), run_id))
+        return self._sent[-1]
+
+    def release(self, run_id: bytes) -> None:
+        """Let go of what the Valkey process, which is there now, has had the time to write; what another one took
+        waits to be sent again."""
+        with self._lock:
+            sent, self._sent = self._sent, []
+            for segment in sent:
+                if segment.run_id != run_id:
+                    self._waiting.append(segment)
+                elif time.monotonic() - segment.written_at > KEPT_FOR:
+                    segment.discard()
+                else:
+                    self._sent.append(segment)
 
     def drain(self, send: Send) -> int:
         """Send what waits here, and what processes left that are dead; how many events that was.
@@ -141,14 +188,14 @@ class Spool:
     def close(self) -> None:
         """Leave the files to others."""
         with self._draining, self._lock:
-            for segment in [*self._waiting, *([self._current] if self._current else [])]:
+            for segment in [*self._waiting, *self._sent, *([self._current] if self._current else [])]:
                 segment.settle()
                 segment.leave()
-            self._waiting, self._current = [], None
+            self._waiting, self._sent, self._current = [], [], None
 
     def _adopt(self, send: Send) -> int:
         sent = 0
-        for path in sorted(self._folder.glob(f"*{SUFFIX}")):
+        for path in sorted([*self._folder.glob(f"*{SUFFIX}"), *self._folder.glob(f"*{SENT}")]):
             try:
                 file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             except OSError:
@@ -161,9 +208,9 @@ class Spool:
                 os.close(file)
         return sent
 
-    def _new(self) -> _Segment:
+    def _path(self, suffix: str) -> Path:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return _Segment(self._folder / f"{self._service}-{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}")
+        return self._folder / f"{self._service}-{os.getpid()}-{secrets.token_hex(4)}{suffix}"
 
 
 def _locks(file: int, path: Path) -> bool:

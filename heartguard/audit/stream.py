@@ -1,7 +1,8 @@
 """The stream in Valkey that events are sent through: bounded, and written by one script.
 
-Whoever has a connection of its own to Valkey (the gateway) sends :func:`append_command` over it and
-reads the answer with :func:`was_appended`.
+Whoever has a connection of its own to Valkey (the gateway) sends :func:`append_command` over it, reads the answer with
+:func:`was_appended`, and gives the events to :meth:`heartguard.audit.Trail.sent` or, where they were not taken, to
+:meth:`heartguard.audit.Trail.put_aside`.
 """
 
 from collections.abc import Sequence
@@ -46,15 +47,17 @@ class Stream:
         """Whether Valkey did not answer when it was last asked."""
         return self._valkey.away
 
-    def append(self, events: Sequence[bytes]) -> None:
-        """Raises :class:`heartguard.errors.Unavailable`, after which they may be there all the same,
-        or :class:`StreamFull`."""
-        appended, _ = self._valkey.run(APPEND, [STREAM], [self._bound, *events])
+    def append(self, events: Sequence[bytes]) -> bytes:
+        """Which Valkey process has taken them. Raises :class:`heartguard.errors.Unavailable`, after which they may be
+        there all the same, or :class:`StreamFull`."""
+        appended, run_id = self._valkey.run(APPEND, [STREAM], [self._bound, *events])
         if not appended:
             raise StreamFull
+        return run_id
 
-    def ping(self) -> None:
-        self._valkey.ping()
+    def run_id(self) -> bytes:
+        """Which Valkey process there is. Raises :class:`heartguard.errors.Unavailable`."""
+        return self._valkey.run_id()
 
     def close(self) -> None:
         self._valkey.close()

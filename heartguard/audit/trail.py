@@ -40,9 +40,24 @@ class Trail:
 
     def put_encoded(self, events: Sequence[bytes]) -> None:
         try:
-            self._stream.append(events)
+            run_id = self._stream.append(events)
         except (Unavailable, StreamFull) as problem:
-            self._put_aside(events, problem)
+            self.put_aside(events, problem)
+        else:
+            self.sent(events, run_id)
+
+    def sent(self, events: Sequence[bytes], run_id: bytes) -> None:
+        """Keep what the Valkey process ``run_id`` has just taken, for as long as that could still lose it."""
+        self._spool.keep(events, run_id)
+
+    def put_aside(self, events: Sequence[bytes], problem: Exception) -> None:
+        """Put events into the spool that could not be sent. Raises :class:`Unavailable` where it does not take them."""
+        try:
+            self._spool.append(events)
+        except SpoolFull as error:
+            log.error("audit event refused: neither Valkey nor the spool takes it", error=repr(problem))
+            raise Unavailable from error
+        self._spooled.inc(len(events))
 
     def check(self) -> None:
         """Raises :class:`Unavailable` where an event could not be taken: then what it would tell must not happen."""
@@ -62,14 +77,6 @@ class Trail:
         self._spool.close()
         self._stream.close()
 
-    def _put_aside(self, events: Sequence[bytes], problem: Exception) -> None:
-        try:
-            self._spool.append(events)
-        except SpoolFull as error:
-            log.error("audit event refused: neither Valkey nor the spool takes it", error=repr(problem))
-            raise Unavailable from error
-        self._spooled.inc(len(events))
-
     def _run(self) -> None:
         while not self._stop.wait(DRAIN_INTERVAL):
             try:
@@ -80,7 +87,7 @@ class Trail:
     def drain(self) -> None:
         """Send what waits in the spool, if Valkey answers."""
         try:
-            self._stream.ping()
+            self._spool.release(self._stream.run_id())
             sent = self._spool.drain(self._stream.append)
         except (Unavailable, StreamFull):
             return

@@ -185,6 +185,8 @@ def upgrade() -> None:
     for name in OF_THE_WRITER:
         # Whoever writes the chains knows where each of them ends, and nothing else of any.
         op.execute(f"CREATE POLICY writer ON heartguard_core.{name} TO heartguard_audit USING (true) WITH CHECK (true)")
+    # The owner archives, organization by organization, and has to know which there are.
+    op.execute("CREATE POLICY archivist ON heartguard_core.audit_chains FOR SELECT TO CURRENT_USER USING (true)")
     for service in SERVICES:
         op.execute(f"GRANT INSERT (event) ON heartguard_core.audit_outbox TO heartguard_{service}")
     for grant in GRANTS:

@@ -6,13 +6,14 @@ stays open for as long as a client takes to read.
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
+from sqlalchemy import Connection
 
 from heartguard.audit.chain import START, ExportEnd, time_text
-from heartguard.database import Database
 
 from . import db_read
 from .signing import Signer
@@ -26,12 +27,18 @@ SPACED = 1000
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
+class Transactions(Protocol):
+    """What can be asked for an organization's rows."""
+
+    def transaction(self, org_id: int | None = None) -> AbstractContextManager[Connection]: ...
+
+
 class Broken(Exception):
     """The chain is not whole, so what has been written ends here, without the end that a whole export has."""
 
 
 class Export:
-    def __init__(self, database: Database, signer: Signer, *, page: int = PAGE) -> None:
+    def __init__(self, database: Transactions, signer: Signer, *, page: int = PAGE) -> None:
         self._database = database
         self._signer = signer
         self._page = page
@@ -40,9 +47,10 @@ class Export:
         """The organization's chain; a piece of text at a time."""
         with self._database.transaction(org_id) as tx:
             extent = db_read.extent(tx, org_id, START)
-        return self._lines(org_id, extent)
+        return self.part(org_id, extent)
 
-    def _lines(self, org_id: int, extent: db_read.Extent) -> Iterator[bytes]:
+    def part(self, org_id: int, extent: db_read.Extent) -> Iterator[bytes]:
+        """A part of it."""
         digest = hashlib.sha256()
         for piece in self._pieces(org_id, extent):
             digest.update(piece)

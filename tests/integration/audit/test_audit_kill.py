@@ -189,7 +189,11 @@ def test_whatever_is_killed_no_event_is_missing_and_none_is_doubled(site: Site, 
     wait_until(lambda: len(site.acknowledged()) > before + 100, 30)
     site.stop_emitters()
     acknowledged = site.acknowledged()
-    wait_until(lambda: acknowledged <= set(site.recorded()), 120)
+    try:
+        wait_until(lambda: acknowledged <= set(site.recorded()), 60)
+    finally:
+        missing = sorted(acknowledged - set(site.recorded()))
+        print(f"{len(missing)} of {len(acknowledged)} missing: {missing[:5]}")
     wait_until(lambda: is_ready(SERVICES["audit"], site.port), 30)
     recorded = site.recorded()
     assert len(recorded) == len(set(recorded)), "doubled"

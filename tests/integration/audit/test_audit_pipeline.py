@@ -254,6 +254,37 @@ for number in range(10**9):
 """
 
 
+def test_what_a_valkey_took_that_is_no_more_is_sent_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("heartguard.audit.spool.KEPT_FOR", -1.0)
+    spool = Spool(tmp_path, "auth")
+    spool.keep([b"one"], b"first")
+    spool.keep([b"two"], b"second")
+    sent: list[bytes] = []
+    spool.release(b"second")
+    spool.drain(lambda batch: sent.extend(batch))
+    assert (sent, list(tmp_path.iterdir())) == ([b"one"], [])
+
+
+def test_what_was_just_sent_is_kept_even_for_others(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, "auth")
+    spool.keep([b"one"], b"first")
+    spool.release(b"first")
+    sent: list[bytes] = []
+    assert (spool.drain(lambda batch: sent.extend(batch)), spool.size) == (0, 0)
+    spool.close()
+    Spool(tmp_path, "other").drain(lambda batch: sent.extend(batch))
+    assert sent == [b"one"]
+
+
+def test_a_disk_that_keeps_nothing_of_what_was_sent_stops_nobody(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    Spool(tmp_path / "file", "auth").keep([b"one"], b"first")
+    full = Spool(tmp_path, "auth", limit=0)
+    full.keep([b"one"], b"first")
+    full.keep([b"two"], b"second")
+    full.close()
+
+
 @pytest.mark.parametrize("_time", range(3))
 def test_what_was_acknowledged_survives_kill_9_and_is_adopted_once(tmp_path: Path, _time: int) -> None:
     sent: list[bytes] = []
