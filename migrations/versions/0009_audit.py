@@ -6,8 +6,8 @@ whole month of them, which is how they are archived.
 
 from alembic import op
 
-revision = "0008"
-down_revision = "0006"
+revision = "0009"
+down_revision = "0008"
 
 SERVICES = ("auth", "organization", "user", "media", "timeseries", "audit")
 
