@@ -6,10 +6,10 @@ from pathlib import Path
 from heartguard.services import SERVICES
 from heartguard.settings import (
     ROOT,
+    AuditSettings,
     Network,
     Rate,
     ServiceSettings,
-    ValkeySettings,
     integer,
     networks,
     origins,
@@ -23,7 +23,7 @@ _URL = url("http", "https")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(ServiceSettings, ValkeySettings):
+class Settings(ServiceSettings, AuditSettings):
     """The limits, whom to trust, and where the services are."""
 
     rate_limit: Rate = variable("RATE_LIMIT", rate, "100/min")
