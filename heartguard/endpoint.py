@@ -274,7 +274,7 @@ class _Handler:
             self._admit()
             answer = self._audited(in_path)
         except Forbidden:
-            report_refusal(403)
+            report_refusal(endpoint, 403)
             raise
         if answer is None:
             return _nothing(endpoint.status)
@@ -312,7 +312,7 @@ class _Handler:
             if self.endpoint.audience is not Audience.INTERNAL:  # that one the gateway keeps for admins
                 authorize(self.endpoint.audience, g.caller)
         except Unauthorized:
-            report_refusal(401)
+            report_refusal(self.endpoint, 401)
             raise
 
     def _authenticate(self) -> Claims | None:
@@ -348,13 +348,10 @@ class _Handler:
         return read_query(single(request.args), self.endpoint.query)
 
 
-def report_refusal(status: int) -> None:
-    """Tell the audit trail of an attempt that was refused. The gateway has another way to do so."""
-    if not audit.is_installed(current_app):
-        return
-    route = str(request.url_rule) if request.url_rule else "unknown"
-    method = metrics.method_label(request.method)
-    audit.emit("ACCESS_DENIED", outcome="denied", method=method, route=route, status=status)
+def report_refusal(endpoint: Endpoint, status: int) -> None:
+    """Tell the audit trail of an attempt that was refused."""
+    if audit.is_installed(current_app):
+        audit.emit("ACCESS_DENIED", outcome="denied", method=endpoint.method, route=endpoint.path, status=status)
 
 
 def _nothing(status: int) -> Response:
