@@ -32,5 +32,6 @@ SERVICES = {
         Service("organization", "ORG", "organization", 5002, "ORG_PORT", "ORG_URL", "/organization"),
         Service("user", "USER", "user", 5003, "USER_PORT", "USER_URL", "/users"),
         Service("timeseries", "TS", "influx", 5005, "TIMESERIES_PORT", "TIMESERIES_URL", "/timeseries"),
+        Service("audit", "AUDIT", "audit", 5006, "AUDIT_PORT", "AUDIT_URL", "/audit"),
     )
 }

@@ -197,3 +197,10 @@ class DatabaseSettings:
 @dataclass(frozen=True, kw_only=True)
 class ValkeySettings:
     redis_url: str = variable("REDIS_URL", url("redis", "rediss", "unix"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditSettings(ValkeySettings):
+    """Where events of the audit trail go: through Valkey, or into a folder while that is away."""
+
+    audit_spool: Path = variable("AUDIT_SPOOL", path, ".heartguard/spool")

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 from flask import Flask
@@ -58,6 +59,15 @@ CONTRACT = {
         ("GET", "/timeseries/ready"): "I",
         ("GET", "/timeseries/metrics"): "I",
     },
+    "audit": {
+        ("POST", "/audit/events"): "S",
+        ("GET", "/audit/events"): "X",
+        ("GET", "/audit/verify"): "X",
+        ("GET", "/audit/export"): "X",
+        ("GET", "/audit/health"): "P",
+        ("GET", "/audit/ready"): "I",
+        ("GET", "/audit/metrics"): "I",
+    },
     "gateway": {
         ("GET", "/gateway/health"): "P",
         ("GET", "/gateway/ready"): "P",
@@ -71,17 +81,25 @@ gateway's metrics are open to the networks in METRICS_ALLOW, which the view itse
 
 
 @pytest.fixture(params=sorted(SERVICES))
-def app(request: pytest.FixtureRequest, url_for: Callable[[str], str], valkey_url: str) -> Iterator[Flask]:
+def app(
+    request: pytest.FixtureRequest, url_for: Callable[[str], str], valkey_url: str, tmp_path: Path
+) -> Iterator[Flask]:
     package = SERVICES[request.param].package
     environ = {
         "JWT_SECRET": "j" * 32,
         "DATABASE_URL": url_for(request.param) if request.param in ROLES else "",
         "REDIS_URL": valkey_url,
         "BOOTSTRAP_ADMIN_PASSWORD": "a long enough password",
+        "AUDIT_SIGNING_KEY": "k" * 32,
+        "AUDIT_SPOOL": str(tmp_path / "spool"),
     }
     settings = load(import_module(f"{package}.settings").Settings, environ)
     app = import_module(f"{package}.app").create_app(settings)
     yield app
+    if trail := app.extensions.get("heartguard.audit"):
+        trail.stop()
+    if close := app.extensions.get("heartguard.close"):
+        close()
     if housekeeping := app.extensions.get("heartguard.housekeeping"):
         housekeeping.stop()  # it would go on publishing to the Valkey that other tests arrange
         housekeeping._database.close()

@@ -6,10 +6,10 @@ from pathlib import Path
 from heartguard.services import SERVICES
 from heartguard.settings import (
     ROOT,
+    AuditSettings,
     Network,
     Rate,
     ServiceSettings,
-    ValkeySettings,
     integer,
     networks,
     origins,
@@ -23,7 +23,7 @@ _URL = url("http", "https")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(ServiceSettings, ValkeySettings):
+class Settings(ServiceSettings, AuditSettings):
     """The limits, whom to trust, and where the services are."""
 
     rate_limit: Rate = variable("RATE_LIMIT", rate, "100/min")
@@ -46,6 +46,8 @@ class Settings(ServiceSettings, ValkeySettings):
     user_url: str | None = variable("USER_URL", _URL, optional=True)
     timeseries_port: int = variable("TIMESERIES_PORT", _PORT, "5005")
     timeseries_url: str | None = variable("TIMESERIES_URL", _URL, optional=True)
+    audit_port: int = variable("AUDIT_PORT", _PORT, "5006")
+    audit_url: str | None = variable("AUDIT_URL", _URL, optional=True)
     routes_file: Path = ROOT / "schemas" / "routes.json"
     openapi_file: Path = ROOT / "schemas" / "openapi.json"
 

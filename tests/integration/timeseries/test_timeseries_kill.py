@@ -94,7 +94,13 @@ class Site:
 
     def _start(self) -> "subprocess.Popen[bytes]":
         command = [sys.executable, "-m", "heartguard.serve", "timeseries", "--port", str(self.port)]
-        environ = {"PATH": os.environ["PATH"], "JWT_SECRET": SECRET, "DATABASE_URL": self._store.url_for("timeseries")}
+        environ = {
+            "PATH": os.environ["PATH"],
+            "JWT_SECRET": SECRET,
+            "DATABASE_URL": self._store.url_for("timeseries"),
+            "REDIS_URL": "redis://127.0.0.1:1/0",
+            "AUDIT_SPOOL": str(self._store.folder.parent / "spool"),
+        }
         quiet = subprocess.DEVNULL
         return subprocess.Popen(command, cwd=ROOT, env=environ, stdout=quiet, stderr=quiet)
 
