@@ -81,6 +81,8 @@ def media_service() -> Iterator[Media]:
                 port,
                 DATABASE_URL=database.store.url_for("media"),
                 HEARTGUARD_DATA=str(where / "data"),
+                REDIS_URL="redis://127.0.0.1:1/0",
+                AUDIT_SPOOL=str(where / "spool"),
                 THREADS=str(THREADS),
             )
         )

@@ -59,6 +59,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+NO_VALKEY = "redis://127.0.0.1:1/0"
+"""For services that can do without."""
+
+
 @contextmanager
 def folder() -> Iterator[Path]:
     """A folder where temporary files go (``TMPDIR``), gone at the end."""
@@ -177,10 +181,12 @@ def service(name: str, port: int, **variables: str) -> Iterator[subprocess.Popen
     """A service as the supervisor of the product runs it."""
     path = SERVICES[name].path
     command = [sys.executable, "-m", "heartguard.serve", name, f"--port={port}"]
-    environ = {**clean_settings(), "JWT_SECRET": SECRET, **variables}
-    with program(command, f"http://127.0.0.1:{port}{path}/health", supervised(environ)) as running:
-        wait_until(lambda: status_of(f"http://127.0.0.1:{port}{path}/ready") == 200, f"{name} was not ready")
-        yield running
+    stores = {"REDIS_URL": NO_VALKEY, **variables}
+    with folder() as spool:
+        environ = {**clean_settings(), "JWT_SECRET": SECRET, "AUDIT_SPOOL": str(spool), **stores}
+        with program(command, f"http://127.0.0.1:{port}{path}/health", supervised(environ)) as running:
+            wait_until(lambda: status_of(f"http://127.0.0.1:{port}{path}/ready") == 200, f"{name} was not ready")
+            yield running
 
 
 def status_of(url: str) -> int | None:

@@ -8,7 +8,7 @@ import structlog
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
-from . import logs, metrics
+from . import audit, logs, metrics
 from .codec import encode_error
 from .context import request_id, trace_id
 from .endpoint import Endpoints, bind
@@ -43,17 +43,21 @@ def create_service_app(
     resources: Sequence[object] = (),
     checks: Checks | None = None,
     dispensable: Checks | None = None,
+    trail: audit.Sink | None = None,
 ) -> Flask:
     """A Flask application that answers ``endpoints`` and the service's health, readiness and metrics.
 
     ``resources`` are what views may ask for by type; ``checks`` are the dependencies that ``/ready`` asks,
-    ``dispensable`` those without which the service is only degraded.
+    ``dispensable`` those without which the service is only degraded. ``trail`` takes the events of endpoints that
+    state any.
     """
     service = endpoints.service
     logs.configure(service.name, settings.log_level)
     app = Flask(service.name, static_folder=None)
     probe = Probe(service.name, checks or {}, dispensable)
     provided: dict[type, Any] = {type(resource): resource for resource in [*resources, probe]}
+    if trail:
+        audit.install(app, trail)
     bind(app, endpoints, tokens, provided)
     identify_requests(app, service.name)
     refuse_chunks(app)

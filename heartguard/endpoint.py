@@ -25,11 +25,10 @@ import msgspec
 from flask import Flask, Response, current_app, g, request
 from werkzeug.datastructures import MultiDict
 
-from . import audit as trail
-from . import metrics
+from . import audit, metrics
 from .codec import decode, encode
 from .context import Client
-from .errors import Invalid, Malformed, ServiceError, Unauthorized
+from .errors import Forbidden, Invalid, Malformed, ServiceError, Unauthorized
 from .incoming import Incoming
 from .models.base import Answer, Request
 from .models.base import Query as Query
@@ -52,16 +51,11 @@ A = TypeVar("A", bound=Answer)
 
 @dataclass(frozen=True)
 class Reply(Generic[A]):
-    """An answer whose status or headers depend on what happened.
-
-    ``status`` is the stated one where it is left out. ``actor`` is who the audit trail says did it, where that
-    is not the caller: the one who just signed in, say.
-    """
+    """An answer whose status or headers depend on what happened; ``status`` is the stated one where it is left out."""
 
     answer: A
     status: int | None = None
     headers: Mapping[str, str] | None = None
-    actor: str | None = None
 
 
 View = Callable[..., Answer | Reply[Any] | Response | None]
@@ -235,6 +229,8 @@ def _is_optional_caller(hint: Any) -> bool:
 def bind(app: Flask, endpoints: Endpoints, tokens: Tokens, resources: Mapping[type, Any]) -> None:
     """Register every endpoint with the application. A parameter that nothing provides is a TypeError, at start."""
     for endpoint in endpoints:
+        if endpoint.audit and not audit.is_installed(app):
+            raise TypeError(f"{endpoint.name}: there is no audit trail for {endpoint.audit}")
         app.add_url_rule(
             endpoint.rule,
             endpoint=endpoint.name,
@@ -284,14 +280,13 @@ class _Handler:
 
     def __call__(self, **in_path: Any) -> Response:
         endpoint = self.endpoint
-        g.caller = self._authenticate()
-        if endpoint.audience is not Audience.INTERNAL:  # that one the gateway keeps for admins
-            authorize(endpoint.audience, g.caller)
-        if not endpoint.produces:
-            g.format.require()
-        answer = endpoint.view(**{name: read() for name, read in self._sources.items()}, **in_path)
-        if endpoint.audit:
-            trail.emit(endpoint.audit, _actor(answer, g.caller))
+        g.audit_action = endpoint.audit
+        try:
+            self._admit()
+            answer = self._audited(in_path)
+        except Forbidden:
+            report_refusal(endpoint, 403)
+            raise
         if answer is None:
             return _nothing(endpoint.status)
         response = answer if isinstance(answer, Response) else self._encoded(answer)
@@ -308,6 +303,28 @@ class _Handler:
         if link := next_link(reply.answer, request.path, request.args):
             response.headers["Link"] = link
         return response
+
+    def _audited(self, in_path: Mapping[str, Any]) -> Any:
+        """What the view returns, once the audit trail has what the endpoint states."""
+        stated = self.endpoint.audit
+        if not self.endpoint.produces:
+            g.format.require()
+        if stated:
+            audit.trail().check()
+        answer = self.endpoint.view(**{name: read() for name, read in self._sources.items()}, **in_path)
+        if stated and not g.get("audit_recorded"):
+            audit.emit()
+        return answer
+
+    def _admit(self) -> None:
+        """Find out who calls, and whether he may."""
+        try:
+            g.caller = self._authenticate()
+            if self.endpoint.audience is not Audience.INTERNAL:  # that one the gateway keeps for admins
+                authorize(self.endpoint.audience, g.caller)
+        except Unauthorized:
+            report_refusal(self.endpoint, 401)
+            raise
 
     def _authenticate(self) -> Claims | None:
         audience = self.endpoint.audience
@@ -342,9 +359,10 @@ class _Handler:
         return read_query(single(request.args), self.endpoint.query)
 
 
-def _actor(answer: object, caller: Claims | None) -> str:
-    named = answer.actor if isinstance(answer, Reply) else None
-    return named or (caller.sub if caller else "anonymous")
+def report_refusal(endpoint: Endpoint, status: int) -> None:
+    """Tell the audit trail of an attempt that was refused."""
+    if audit.is_installed(current_app):
+        audit.emit("ACCESS_DENIED", outcome="denied", method=endpoint.method, route=endpoint.path, status=status)
 
 
 def _nothing(status: int) -> Response:

@@ -17,6 +17,8 @@ STORE = Histogram(
     "heartguard_store_seconds", "Time of one unit of work in a store.", ["service", "store"], buckets=SECONDS
 )
 READY = Gauge("heartguard_dependency_up", "Whether a dependency answered when last asked.", ["service", "dependency"])
+AUDIT_SPOOLED = Counter("heartguard_audit_spooled_total", "Events put into the spool.", ["service"])
+AUDIT_SPOOL_BYTES = Gauge("heartguard_audit_spool_bytes", "Bytes of events that wait in the spool.", ["service"])
 
 
 def method_label(method: str) -> str:

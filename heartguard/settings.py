@@ -215,3 +215,10 @@ class UploadSettings:
     def max_upload_body(self) -> int:
         """Bytes of a body that carries one: base64 takes a third more, and JSON may escape its slashes besides."""
         return 2 * self.max_upload + MB
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditSettings(ValkeySettings):
+    """Where events of the audit trail go: through Valkey, or into a folder while that is away."""
+
+    audit_spool: Path = variable("AUDIT_SPOOL", path, ".heartguard/spool")

@@ -14,6 +14,7 @@ COMMANDS = {
     "run": "stack:run",
     "migrate": "stack:migrate",
     "keys": "keys:keys",
+    "audit": "audit:audit",
     "demo": "demo:demo",
     "bench": "bench:bench",
     "publish": "publish:publish",

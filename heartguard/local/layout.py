@@ -19,7 +19,7 @@ LONGEST_SOCKET = "control.sock.4194304"
 """The supervisor binds its socket under a name that ends in its process id first."""
 NEEDED_MB = 200
 LOCK_TIMEOUT = 60.0
-OURS = ("postgres", "valkey", "logs", "lock", "supervisord.conf", "supervisord.pid", "control.sock")
+OURS = ("postgres", "valkey", "spool", "logs", "lock", "supervisord.conf", "supervisord.pid", "control.sock")
 """What the folder holds besides ``secrets``, without which it is of no use."""
 
 
@@ -46,6 +46,15 @@ class Layout:
         return self.secrets / "keyring.json"
 
     @property
+    def spool(self) -> Path:
+        """Where events of the audit trail wait while Valkey is away."""
+        return self.root / "spool"
+
+    @property
+    def audit_key(self) -> Path:
+        return self.secrets / "audit-signing-key"
+
+    @property
     def logs(self) -> Path:
         return self.root / "logs"
 
@@ -70,7 +79,7 @@ class Layout:
             self._check_content()
         except OSError as error:
             raise explain(error, f"making HEARTGUARD_DATA in {self.root}") from error
-        for folder in (self.root, self.secrets, self.logs):
+        for folder in (self.root, self.secrets, self.logs, self.spool):
             private_folder(folder)
         free = shutil.disk_usage(self.root).free // 2**20
         if free < NEEDED_MB:

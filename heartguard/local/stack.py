@@ -13,7 +13,7 @@ from ..services import SERVICES, Service
 from ..settings import ROOT, DatabaseSettings, environment, load
 from . import dotenv
 from .errors import SetupError
-from .files import write_private
+from .files import generated_secret, write_private
 from .layout import Layout
 from .postgres import Postgres
 from .readiness import HOST, installed_services, is_ready
@@ -260,6 +260,11 @@ class Stack:
         self.environ["HEARTGUARD_DATA"] = str(self.layout.root)
         if not self._is_set("JWT_KEYRING_FILE"):
             self.environ["JWT_KEYRING_FILE"] = str(self.layout.keyring)
+        if not self._is_set("AUDIT_SPOOL"):
+            self.environ["AUDIT_SPOOL"] = str(self.layout.spool)
+        if not self._is_set("AUDIT_SIGNING_KEY"):
+            generated_secret(self.layout.audit_key)
+            self.environ["AUDIT_SIGNING_KEY_FILE"] = str(self.layout.audit_key)
         self._write_ways_in()
         for service in self.services:
             load_own(settings_of(service), service, {**self.environ, **self._way_in(service)})

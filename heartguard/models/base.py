@@ -25,6 +25,7 @@ __all__ = [
     "UnsetType",
     "Update",
     "full",
+    "given",
 ]
 
 
@@ -43,6 +44,11 @@ class Update(Request):
     def __post_init__(self) -> None:
         if all(getattr(self, name) is UNSET for name in self.__struct_fields__):
             raise ValueError("must not be empty")
+
+
+def given(update: Update) -> str:
+    """The names of what it changes, for the audit trail, which is not told the values."""
+    return ", ".join(name for name in update.__struct_fields__ if getattr(update, name) is not UNSET)
 
 
 class Query(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):

@@ -70,6 +70,15 @@ CONTRACT = {
         ("GET", "/media/ready"): "I",
         ("GET", "/media/metrics"): "I",
     },
+    "audit": {
+        ("POST", "/audit/events"): "S",
+        ("GET", "/audit/events"): "X",
+        ("GET", "/audit/verify"): "X",
+        ("GET", "/audit/export"): "X",
+        ("GET", "/audit/health"): "P",
+        ("GET", "/audit/ready"): "I",
+        ("GET", "/audit/metrics"): "I",
+    },
     "gateway": {
         ("GET", "/gateway/health"): "P",
         ("GET", "/gateway/ready"): "P",
@@ -93,10 +102,16 @@ def app(
         "REDIS_URL": valkey_url,
         "HEARTGUARD_DATA": str(tmp_path),
         "BOOTSTRAP_ADMIN_PASSWORD": "a long enough password",
+        "AUDIT_SIGNING_KEY": "k" * 32,
+        "AUDIT_SPOOL": str(tmp_path / "spool"),
     }
     settings = load(import_module(f"{package}.settings").Settings, environ)
     app = import_module(f"{package}.app").create_app(settings)
     yield app
+    if trail := app.extensions.get("heartguard.audit"):
+        trail.stop()
+    if close := app.extensions.get("heartguard.close"):
+        close()
     if housekeeping := app.extensions.get("heartguard.housekeeping"):
         housekeeping.stop()  # it would go on publishing to the Valkey that other tests arrange
         housekeeping._database.close()

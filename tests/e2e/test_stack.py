@@ -80,7 +80,7 @@ def test_status_and_logs_show_what_runs(running: Stack) -> None:
     assert "auth       | " in heartguard("logs", "-n", "5").output
     unknown = heartguard("logs", "nothing")
     assert unknown.exit_code == 1
-    assert "there are: auth" in unknown.output
+    assert "there are: audit, auth" in unknown.output
 
 
 def test_the_services_keep_what_they_compiled(running: Stack) -> None:
@@ -279,9 +279,8 @@ def test_given_stores_are_used_and_not_started(
     url_for: Callable[[str], str],
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", database_url)
-    prefixes = {"AUTH": "auth", "ORG": "organization", "USER": "user", "MEDIA": "media", "TIMESERIES": "timeseries"}
-    for prefix, name in prefixes.items():
-        monkeypatch.setenv(f"{prefix}_DATABASE_URL", url_for(name))
+    for name in ("auth", "organization", "user", "media", "timeseries", "audit"):
+        monkeypatch.setenv(SERVICES[name].port_variable.removesuffix("PORT") + "DATABASE_URL", url_for(name))
     (another.root.parent / f"{another.root.name}-url").write_text(valkey_url)
     monkeypatch.setenv("REDIS_URL_FILE", str(another.root.parent / f"{another.root.name}-url"))
     try:

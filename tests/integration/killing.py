@@ -62,7 +62,13 @@ class Site:
 
     def _start(self) -> "subprocess.Popen[bytes]":
         command = [sys.executable, "-m", "heartguard.serve", self._of.name, "--port", str(self.port)]
-        environ = {"PATH": os.environ["PATH"], "DATABASE_URL": self.database_url, **self._environ}
+        environ = {
+            "PATH": os.environ["PATH"],
+            "DATABASE_URL": self.database_url,
+            "REDIS_URL": "redis://127.0.0.1:1/0",
+            "AUDIT_SPOOL": str(self._store.folder.parent / "spool"),
+            **self._environ,
+        }
         quiet = subprocess.DEVNULL
         return subprocess.Popen(command, cwd=ROOT, env=environ, stdout=quiet, stderr=quiet)
 

@@ -25,11 +25,12 @@ AUTH = SERVICES["auth"]
 
 
 @pytest.fixture
-def environ(url_for: Callable[[str], str], valkey_url: str) -> dict[str, str]:
+def environ(url_for: Callable[[str], str], valkey_url: str, tmp_path: Path) -> dict[str, str]:
     return {
         **os.environ,
         "DATABASE_URL": url_for("auth"),
         "REDIS_URL": valkey_url,
+        "AUDIT_SPOOL": str(tmp_path / "spool"),
         "JWT_SECRET": "s" * 32,
         "BOOTSTRAP_ADMIN_PASSWORD": "correct horse battery",
     }

@@ -10,6 +10,7 @@ from flask import Response
 from flask.testing import FlaskClient
 from lxml import etree
 
+from heartguard import audit
 from heartguard.app import create_service_app
 from heartguard.context import Client
 from heartguard.endpoint import Endpoints, Query, Reply, endpoints_of, query_of
@@ -84,17 +85,39 @@ def sample() -> Endpoints:
 
 def state_audited(endpoints: Endpoints) -> None:
     @endpoints.post("/timeseries/known/{key}", audience=Audience.PUBLIC, status=201, audit="KNOWN")
-    def known(key: uuid.UUID, caller: Claims | None) -> Reply[Introspection]:
-        return Reply(Introspection(active=True, sid=str(key)), actor=None if caller else "9")
+    def known(key: uuid.UUID, caller: Claims | None) -> Introspection:
+        return Introspection(active=True, sid=str(key))
 
     @endpoints.post("/timeseries/unknown", audience=Audience.PUBLIC, audit="UNKNOWN")
     def unknown() -> None:
         return None
 
 
+class Notes:
+    """Takes events, as long as it is ``able``."""
+
+    def __init__(self) -> None:
+        self.events: list[audit.Event] = []
+        self.able = True
+
+    def put(self, *events: audit.Event) -> None:
+        self.check()
+        self.events += events
+
+    def check(self) -> None:
+        if not self.able:
+            raise Unavailable
+
+
 @pytest.fixture
-def client() -> FlaskClient:
-    app = create_service_app(sample(), SETTINGS, TOKENS, resources=[Greeting()], checks={"store": lambda: None})
+def notes() -> Notes:
+    return Notes()
+
+
+@pytest.fixture
+def client(notes: Notes) -> FlaskClient:
+    checks = {"store": lambda: None}
+    app = create_service_app(sample(), SETTINGS, TOKENS, resources=[Greeting()], checks=checks, trail=notes)
     return app.test_client()
 
 
@@ -303,7 +326,7 @@ def test_a_dependency_that_fails_or_hangs_makes_the_service_unavailable(monkeypa
     monkeypatch.setattr("heartguard.probe.CHECK_TIMEOUT", 0.2)
     release = threading.Event()
     checks = {"failing": lambda: 1 // 0, "hanging": lambda: release.wait(10), "fine": lambda: None}
-    app = create_service_app(sample(), SETTINGS, TOKENS, resources=[Greeting()], checks=checks)
+    app = create_service_app(sample(), SETTINGS, TOKENS, resources=[Greeting()], checks=checks, trail=Notes())
     answer = app.test_client().get("/timeseries/ready")
     release.set()
     assert answer.status_code == 503
@@ -314,7 +337,7 @@ def test_a_dependency_that_fails_or_hangs_makes_the_service_unavailable(monkeypa
 
 def test_a_parameter_that_nothing_provides_is_found_at_start() -> None:
     with pytest.raises(TypeError, match=r"whoami: nothing provides the parameter greeting"):
-        create_service_app(sample(), SETTINGS, TOKENS)
+        create_service_app(sample(), SETTINGS, TOKENS, trail=Notes())
 
 
 def test_a_reader_says_which_query_string_it_knows() -> None:
@@ -356,15 +379,39 @@ def test_a_uuid_in_the_path(client: FlaskClient) -> None:
         assert (missing.status_code, code(missing)) == (404, "TS_404")
 
 
-def test_the_audit_trail_hears_who_did_it(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    actors: list[tuple[str, str]] = []
-    monkeypatch.setattr("heartguard.audit.emit", lambda action, actor: actors.append((action, actor)))
+def test_the_audit_trail_hears_who_did_it(client: FlaskClient, notes: Notes) -> None:
     path = f"/timeseries/known/{uuid.uuid4()}"
-    client.post(path)
+    client.post(path, headers={"X-Request-ID": "asked-for"})
     client.post(path, headers=token(user_id=5))
     client.delete("/timeseries/things/7", headers=token("admin", user_id=6))
     client.post("/timeseries/unknown")
-    assert actors == [("KNOWN", "9"), ("KNOWN", "5"), ("THING_DELETE", "6"), ("UNKNOWN", "anonymous")]
+    heard = [(event.action, event.actor, event.org_id, event.service, event.outcome) for event in notes.events]
+    assert heard == [
+        ("KNOWN", "anonymous", audit.PLATFORM, "timeseries", "success"),
+        ("KNOWN", "5", 3, "timeseries", "success"),
+        ("THING_DELETE", "6", 3, "timeseries", "success"),
+        ("UNKNOWN", "anonymous", audit.PLATFORM, "timeseries", "success"),
+    ]
+    assert notes.events[0].request_id == "asked-for"
+
+
+def test_the_audit_trail_hears_who_was_refused(client: FlaskClient, notes: Notes) -> None:
+    assert client.delete("/timeseries/things/7").status_code == 401
+    assert client.delete("/timeseries/things/7", headers=token("user", user_id=6)).status_code == 403
+    assert client.delete("/timeseries/things/x").status_code == 404
+    heard = [(event.action, event.actor, event.org_id, event.outcome, event.payload) for event in notes.events]
+    asked = {"method": "DELETE", "route": "/timeseries/things/{number}"}
+    assert heard == [
+        ("ACCESS_DENIED", "anonymous", audit.PLATFORM, "denied", {**asked, "status": 401}),
+        ("ACCESS_DENIED", "6", 3, "denied", {**asked, "status": 403}),
+    ]
+
+
+def test_what_the_audit_trail_cannot_take_does_not_happen(client: FlaskClient, notes: Notes) -> None:
+    notes.able = False
+    assert client.delete("/timeseries/things/7", headers=token("admin")).status_code == 503
+    assert client.delete("/timeseries/things/7", headers=token("user")).status_code == 503
+    assert client.get("/timeseries/whoami").status_code == 200
 
 
 def test_a_client_comes_with_cookies_and_says_whether_it_was_safe(client: FlaskClient) -> None:

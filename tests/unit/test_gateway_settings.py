@@ -26,6 +26,7 @@ def test_services_are_found_by_url_or_else_by_port() -> None:
         "user": "http://127.0.0.1:5003",
         "media": "http://127.0.0.1:5004",
         "timeseries": "http://127.0.0.1:6005",
+        "audit": "http://127.0.0.1:5006",
     }
 
 

@@ -8,7 +8,7 @@ import pytest
 from heartguard.settings import SettingsError, load
 from services.media.src.settings import Settings
 
-NEEDED = {"JWT_SECRET": "j" * 32, "DATABASE_URL": "postgresql://x@y/z"}
+NEEDED = {"JWT_SECRET": "j" * 32, "DATABASE_URL": "postgresql://x@y/z", "REDIS_URL": "redis://x"}
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from heartguard import audit
 from heartguard.database import Database
 from heartguard.errors import Forbidden, Unauthorized
 from heartguard.logs import log
@@ -56,6 +57,8 @@ class Accounts:
             user_id = db.insert_user(tx, account)
             if user_id is None:
                 raise EmailTaken
+            actor = caller.sub if caller else str(user_id)
+            audit.record(tx, actor=actor, org_id=account.org_id, user_id=user_id, role=role)
         return RegisterResponse(user_id=user_id, email=email, role=role, org_id=account.org_id)
 
     def _allowed_role(self, request: RegisterRequest, caller: Claims | None) -> Role:
@@ -127,6 +130,8 @@ class Accounts:
                 role="admin",
             )
             made = db.insert_user(tx, admin)
+            if made is not None:
+                audit.record(tx, "REGISTER", service="auth", org_id=admin.org_id, user_id=made, role=admin.role)
         if made is None:
             log.error("no admin: BOOTSTRAP_ADMIN_EMAIL is the address of an account that is none")
         else:

@@ -2,6 +2,7 @@
 
 from flask import Flask
 
+from heartguard import audit
 from heartguard.app import create_service_app
 from heartguard.database import Database
 from heartguard.keyring import open_ring
@@ -46,6 +47,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         checks={"postgresql": database.check, "setup": housekeeping.check_set_up},
         # Not needed: while it is away the gateways ask this service, which must be reachable then.
         dispensable={"valkey": lambda: check(valkey)},
+        trail=audit.Trail.open("auth", settings.redis_url, settings.audit_spool),
     )
     app.extensions["heartguard.housekeeping"] = housekeeping
     housekeeping.start()

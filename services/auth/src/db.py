@@ -224,6 +224,8 @@ WITH account AS (
 ), revoked AS (
     INSERT INTO heartguard_core.revoked_tokens (kind, id, expires_at)
     SELECT 'sid', id, access_expires_at FROM surplus ON CONFLICT (kind, id) DO NOTHING
+), recorded AS (
+    INSERT INTO heartguard_core.audit_outbox (event) SELECT :event FROM session
 )
 INSERT INTO heartguard_core.refresh_tokens (jti, session_id, token_hash, issued_at, expires_at, role, kid)
 SELECT CAST(:jti AS uuid), id, CAST(:token_hash AS bytea), to_timestamp(:iat), to_timestamp(:exp), :role, :kid
@@ -233,9 +235,15 @@ RETURNING jti
 
 
 def begin_session(
-    database: Database, verified: Credentials, password_hash: str, client: Client, refresh: NewRefreshToken
+    database: Database,
+    verified: Credentials,
+    password_hash: str,
+    client: Client,
+    refresh: NewRefreshToken,
+    event: str,
 ) -> bool:
-    """Note the sign-in, keep ``password_hash``, and store the session with its first refresh token: a unit of work.
+    """Note the sign-in, keep ``password_hash``, and store the session with its first refresh token and ``event``: a
+    unit of work.
 
     What is more than :data:`SESSIONS_PER_USER` ends, the longest unused first; it counts as unpublished.
     False, and nothing is stored, where the account changed since it was verified.
@@ -246,7 +254,7 @@ def begin_session(
         {
             "user_id": verified.user_id, "verified": verified.password_hash, "password_hash": password_hash,
             "sid": claims.sid, "others": SESSIONS_PER_USER - 1, "access_expires": refresh.access_expires,
-            "ip": _address(client.ip),
+            "ip": _address(client.ip), "event": event,
             "user_agent": "".join(character for character in client.user_agent if character.isprintable()),
             **_columns(refresh),
         },

@@ -1,7 +1,6 @@
 """Sessions: a session is a family of tokens that descend from one sign-in."""
 
 import uuid
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from sqlalchemy import Connection
@@ -21,14 +20,6 @@ from .revocations import Revocations
 from .security import RefreshTokenReused
 
 
-@dataclass(frozen=True)
-class Refreshed:
-    """The answer, and whose session it is."""
-
-    answer: RefreshResponse
-    user_id: str
-
-
 class Sessions:
     def __init__(
         self,
@@ -46,7 +37,7 @@ class Sessions:
         self._attempts = attempts
         self._grace_seconds = grace_seconds
 
-    def refresh(self, refresh_token: str) -> Refreshed:
+    def refresh(self, refresh_token: str) -> RefreshResponse:
         """Trade a refresh token for a new pair, with the role and organization that the user has now.
 
         A retired token gives the same pair again within ``grace_seconds`` of its first use: that is a retry, or
@@ -65,7 +56,8 @@ class Sessions:
             if found.seconds <= self._grace_seconds:
                 return self._answer(self._repeat(tx, claims, found))
             ended = db.end_session(tx, claims.sid)
-        audit.emit("TOKEN_REUSE", claims.sub, "denied", session=claims.sid)
+            org_id = found.account.org_id
+            audit.record(tx, "TOKEN_REUSE", outcome="denied", actor=claims.sub, org_id=org_id, session=claims.sid)
         self._revocations.announce(ended)
         raise RefreshTokenReused
 
@@ -74,6 +66,7 @@ class Sessions:
         db.insert_refresh_token(tx, pair.stored())
         db.retire_refresh_token(tx, old.jti, replaced_by=pair.refresh_claims.jti)
         db.touch_session(tx, old.sid, pair.access_claims.exp, pair.refresh_claims.exp)
+        audit.record(tx, actor=old.sub, org_id=account.org_id, session=old.sid)
         return pair
 
     def _repeat(self, tx: Connection, old: Claims, retired: db.Retired) -> Pair:
@@ -81,13 +74,13 @@ class Sessions:
             raise Unauthorized
         pair = self._pairs.again(retired.account, old.sid, retired.successor)
         db.touch_session(tx, old.sid, pair.access_claims.exp, pair.refresh_claims.exp)
+        audit.record(tx, actor=old.sub, org_id=retired.account.org_id, session=old.sid, again=True)
         return pair
 
-    def _answer(self, pair: Pair) -> Refreshed:
-        answer = RefreshResponse(
+    def _answer(self, pair: Pair) -> RefreshResponse:
+        return RefreshResponse(
             access_token=pair.access, refresh_token=pair.refresh, expires_in=self._pairs.access_seconds
         )
-        return Refreshed(answer, pair.refresh_claims.sub)
 
     def logout(self, caller: Claims) -> None:
         """End the caller's session. Raises :class:`heartguard.revocations.NotDeadEverywhere`."""
@@ -95,6 +88,7 @@ class Sessions:
         with self._database.transaction(caller.org_id) as tx:
             insert_revocation(tx, token)
             ended = db.end_session(tx, caller.sid)
+            audit.record(tx, session=caller.sid)
         self._revocations.announce([token, *ended])
 
     def of(self, caller: Claims) -> SessionList:
@@ -128,6 +122,7 @@ class Sessions:
             if not db.owns_session(tx, caller.user_id, str(sid)):
                 raise NotFound
             ended = db.end_session(tx, str(sid))
+            audit.record(tx, session=str(sid))
         self._revocations.announce(ended)
 
     def introspect(self, token: str, caller: Claims) -> Introspection:

@@ -6,11 +6,11 @@ import msgspec
 
 from heartguard.models.base import Email
 from heartguard.settings import (
+    AuditSettings,
     DatabaseSettings,
     Rate,
     RefreshSettings,
     ServiceSettings,
-    ValkeySettings,
     boolean,
     choice,
     integer,
@@ -37,7 +37,7 @@ def password(value: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(RefreshSettings, ServiceSettings, DatabaseSettings, ValkeySettings):
+class Settings(RefreshSettings, ServiceSettings, DatabaseSettings, AuditSettings):
     """Times are in seconds."""
 
     refresh_grace_seconds: int = variable("REFRESH_GRACE_SECONDS", integer(0, 300), "10")

@@ -22,10 +22,9 @@ from .security import InvalidCredentials, UnacceptablePassword, WrongCurrentPass
 
 @dataclass(frozen=True)
 class SignedIn:
-    """The answer, who it is, and the header that lets the device be known next time."""
+    """The answer, and the header that lets the device be known next time."""
 
     answer: LoginResponse
-    user_id: str
     set_cookie: str
 
 
@@ -60,12 +59,12 @@ class SignIn:
         answer = LoginResponse(
             access_token=pair.access, refresh_token=pair.refresh, expires_in=self._pairs.access_seconds
         )
-        return SignedIn(answer, pair.access_claims.sub, self._devices.cookie(client, email, device))
+        return SignedIn(answer, self._devices.cookie(client, email, device))
 
     def _verified(self, email: str, password: str) -> tuple[db.Account, db.Credentials]:
         known = db.find_credentials(self._database, email)
         if not passwords.matches(known[1].password_hash if known else None, password) or known is None:
-            audit.emit("LOGIN_FAILED", str(known[1].user_id) if known else "unknown", "failure")
+            _report_failure(known[0] if known else None, email)
             raise InvalidCredentials
         return known
 
@@ -73,7 +72,8 @@ class SignIn:
         stored = verified.password_hash
         kept = passwords.hashed(password) if passwords.outdated(stored) else stored
         pair = self._pairs.new(account, str(uuid.uuid4()))
-        if not db.begin_session(self._database, verified, kept, client, pair.stored()):
+        event = audit.outbox_row(actor=str(account.id), org_id=account.org_id, session=pair.access_claims.sid)
+        if not db.begin_session(self._database, verified, kept, client, pair.stored(), event):
             raise InvalidCredentials
         return pair
 
@@ -91,11 +91,20 @@ class SignIn:
             raise Unauthorized
         with self._lockout.attempt("password", caller.sub):
             if not passwords.matches(known.password_hash, request.current_password):
-                audit.emit("PASSWORD_CHANGE", caller.sub, "failure")
+                audit.emit(outcome="failure")
                 raise WrongCurrentPassword
             new_hash = passwords.hashed(request.new_password)
             with self._database.transaction(caller.org_id) as tx:
                 if not db.change_password(tx, known, new_hash):
                     raise WrongCurrentPassword
                 ended = end_sessions(tx, caller.user_id, kept=caller.sid)
+                audit.record(tx, sessions_ended=len(ended))
         self._revocations.announce(ended)
+
+
+def _report_failure(account: db.Account | None, email: str) -> None:
+    """A wrong password is the organization's to know; what address nobody has, only the platform's."""
+    if account is None:
+        audit.emit("LOGIN_FAILED", outcome="failure", email=email)
+    else:
+        audit.emit("LOGIN_FAILED", outcome="failure", actor=str(account.id), org_id=account.org_id, email=email)

@@ -48,10 +48,9 @@ ROLES = Roles(
         422: "The request breaks the schema, or the password is too common or of the wrong length (`AUTH_005`)",
     },
 )
-def register(request: RegisterRequest, caller: Claims | None, accounts: Accounts) -> Reply[RegisterResponse]:
+def register(request: RegisterRequest, caller: Claims | None, accounts: Accounts) -> RegisterResponse:
     """Sign a person up."""
-    made = accounts.register(request, caller)
-    return Reply(made, actor=caller.sub if caller else str(made.user_id))
+    return accounts.register(request, caller)
 
 
 @endpoints.post(
@@ -66,7 +65,7 @@ def register(request: RegisterRequest, caller: Claims | None, accounts: Accounts
 def login(request: LoginRequest, client: Client, sign_in: SignIn) -> Reply[LoginResponse]:
     """Sign in."""
     done = sign_in.login(request, client)
-    return Reply(done.answer, headers={"Set-Cookie": done.set_cookie}, actor=done.user_id)
+    return Reply(done.answer, headers={"Set-Cookie": done.set_cookie})
 
 
 @endpoints.post(
@@ -75,10 +74,9 @@ def login(request: LoginRequest, client: Client, sign_in: SignIn) -> Reply[Login
     audit="TOKEN_REFRESH",
     errors={401: "The token is not good, or was used before: then its session was ended (`AUTH_003`)"},
 )
-def refresh(request: RefreshRequest, sessions: Sessions) -> Reply[RefreshResponse]:
+def refresh(request: RefreshRequest, sessions: Sessions) -> RefreshResponse:
     """Trade a refresh token for a new pair; the old one is retired."""
-    done = sessions.refresh(request.refresh_token)
-    return Reply(done.answer, actor=done.user_id)
+    return sessions.refresh(request.refresh_token)
 
 
 @endpoints.post("/auth/logout", audience=Audience.SIGNED_IN, audit="LOGOUT")

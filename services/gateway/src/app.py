@@ -3,6 +3,8 @@
 from flask import Flask
 
 from heartguard.app import create_service_app
+from heartguard.audit import Trail
+from heartguard.audit.async_trail import AsyncTrail
 from heartguard.keyring import open_ring
 from heartguard.pipeline import Pipeline
 from heartguard.ratelimit import AsyncRateLimiter
@@ -16,6 +18,7 @@ from .cors import Cors
 from .doorman import Doorman
 from .front import Front
 from .guard import Guard
+from .journal import Journal
 from .own_pages import OwnPages
 from .pages import Pages
 from .proxy import Proxy
@@ -55,10 +58,12 @@ def create_app(settings: Settings | None = None) -> Flask:
         rate=settings.rate_limit,
         strict_rate=settings.auth_rate_limit,
     )
+    trail = Trail.open("gateway", settings.redis_url, settings.audit_spool)
+    journal = Journal(AsyncTrail(valkey, trail))
     readiness = Readiness(valkey, upstreams, bridge)
     doorman = Doorman(guard, bridge, settings.metrics_allow)
     resources = [readiness, doorman, Pages(settings.openapi_file)]
-    app = create_service_app(endpoints, settings, tokens, resources=resources, checks=readiness.checks())
+    app = create_service_app(endpoints, settings, tokens, resources=resources, checks=readiness.checks(), trail=trail)
     app.extensions[FRONT] = Front(
         OwnPages(app.wsgi_app, settings.threads),
         own_paths=frozenset(endpoint.path for endpoint in endpoints),
@@ -67,12 +72,13 @@ def create_app(settings: Settings | None = None) -> Flask:
             addresses=addresses,
             guard=guard,
             upstreams=upstreams,
+            journal=journal,
         ),
         addresses=addresses,
         cors=Cors(settings.allowed_origins),
         guard=guard,
         reports=Reports(settings.log_level),
         bridge=bridge,
-        closing=[valkey.close, *(upstream.close for upstream in upstreams.values())],
+        closing=[trail.stop, valkey.close, *(upstream.close for upstream in upstreams.values())],
     )
     return app

@@ -5,13 +5,14 @@ Flask's request machinery costs more than everything that a proxied request need
 
 from collections.abc import Mapping
 
-from heartguard.errors import ServiceError
+from heartguard.errors import Forbidden, ServiceError, Unauthorized
 
 from .addresses import Addresses
 from .answers import Answer, is_error_of_ours
 from .bodies import NONE, Body, expected_length, receive
 from .guard import Guard
 from .headers import from_client
+from .journal import Journal
 from .routes import Route, Routes
 from .rsgi import Headers, Protocol
 from .stored import stored
@@ -23,12 +24,19 @@ class Proxy:
     """Passes requests on, for one event loop."""
 
     def __init__(
-        self, *, routes: Routes, addresses: Addresses, guard: Guard, upstreams: Mapping[str, Upstream]
+        self,
+        *,
+        routes: Routes,
+        addresses: Addresses,
+        guard: Guard,
+        upstreams: Mapping[str, Upstream],
+        journal: Journal,
     ) -> None:
         self._routes = routes
         self._addresses = addresses
         self._guard = guard
         self._upstreams = upstreams
+        self._journal = journal
 
     async def answer(self, visit: Visit, protocol: Protocol) -> Answer:
         """The service's answer, or the beginning of a long one; raises what else the client is to be told."""
@@ -37,14 +45,34 @@ class Proxy:
         except ServiceError:  # what leads nowhere counts against the limit, too
             await self._guard.limit(visit)
             raise
-        await self._guard.admit(visit, route.audience, optional_caller=route.optional_caller, strict=route.stricter)
+        await self._admit(visit, route)
         headers = from_client(visit.headers, authorization=route.reads_token)
         headers += self._own_headers(visit)
         body = NONE if visit.method in BODILESS else await self._body(visit, route, protocol)
         try:
-            answer = await self._upstreams[route.service].send(visit.method, target, headers, body)
+            if not route.changes:
+                return await self._ask(visit, route, target, headers, body)
+            intent = await self._journal.intend(visit)
+            try:
+                answer = await self._ask(visit, route, target, headers, body)
+            except ServiceError as error:
+                await self._journal.settle(visit, intent, error.status)
+                raise
+            await self._journal.settle(visit, intent, answer.status)
+            return answer
         finally:
             body.close()
+
+    async def _admit(self, visit: Visit, route: Route) -> None:
+        """Let the guard judge, and the audit trail know whom it refuses."""
+        try:
+            await self._guard.admit(visit, route.audience, optional_caller=route.optional_caller, strict=route.stricter)
+        except (Unauthorized, Forbidden) as refusal:
+            await self._journal.refuse(visit, refusal.status)
+            raise
+
+    async def _ask(self, visit: Visit, route: Route, target: str, headers: Headers, body: Body) -> Answer:
+        answer = await self._upstreams[route.service].send(visit.method, target, headers, body)
         visit.upstream_seconds = answer.seconds
         if answer.status >= 400 and visit.method != "HEAD" and not is_error_of_ours(answer):
             if answer.rest is not None:

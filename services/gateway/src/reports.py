@@ -10,13 +10,11 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Literal
 
 import msgspec
-import structlog
 from msgspec import UNSET, UnsetType
 
-from heartguard import audit, metrics
+from heartguard import metrics
 
 from . import instruments
 from .visit import Visit
@@ -44,7 +42,7 @@ class _Line(msgspec.Struct):
 
 
 class Reports:
-    """Writes the log lines, counts the requests, and names the changing ones to the audit trail. Thread-safe."""
+    """Writes the log lines and counts the requests. Thread-safe."""
 
     def __init__(self, log_level: str) -> None:
         self._logs = logging.getLevelNamesMapping()[log_level] <= logging.INFO
@@ -60,8 +58,6 @@ class Reports:
         try:
             if self._logs:
                 self._write(visit, route, status, seconds)
-            if visit.route is not None and visit.route.changes:
-                self._audit(visit, status)
         except (OSError, ValueError):
             instruments.LINES_LOST.inc()
 
@@ -82,21 +78,6 @@ class Reports:
             line.user_id = visit.claims.user_id
             line.org_id = visit.claims.org_id
         self._lines.write(self._encode(line) + b"\n")
-
-    def _audit(self, visit: Visit, status: int) -> None:
-        assert visit.route is not None
-        outcome: Literal["success", "failure", "denied"] = "success" if status < 400 else "failure"
-        if status in {401, 403, 429}:
-            outcome = "denied"
-        with structlog.contextvars.bound_contextvars(request_id=visit.request_id):
-            audit.emit(
-                "REQUEST",
-                visit.claims.sub if visit.claims else "anonymous",
-                outcome,
-                method=visit.method,
-                route=visit.route.path,
-                status=status,
-            )
 
 
 def _milliseconds(seconds: float) -> float:

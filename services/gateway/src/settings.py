@@ -6,11 +6,11 @@ from pathlib import Path
 from heartguard.services import SERVICES
 from heartguard.settings import (
     ROOT,
+    AuditSettings,
     Network,
     Rate,
     ServiceSettings,
     UploadSettings,
-    ValkeySettings,
     integer,
     networks,
     origins,
@@ -24,7 +24,7 @@ _URL = url("http", "https")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(ServiceSettings, UploadSettings, ValkeySettings):
+class Settings(ServiceSettings, UploadSettings, AuditSettings):
     """The limits, whom to trust, and where the services are."""
 
     rate_limit: Rate = variable("RATE_LIMIT", rate, "100/min")
@@ -49,6 +49,8 @@ class Settings(ServiceSettings, UploadSettings, ValkeySettings):
     media_url: str | None = variable("MEDIA_URL", _URL, optional=True)
     timeseries_port: int = variable("TIMESERIES_PORT", _PORT, "5005")
     timeseries_url: str | None = variable("TIMESERIES_URL", _URL, optional=True)
+    audit_port: int = variable("AUDIT_PORT", _PORT, "5006")
+    audit_url: str | None = variable("AUDIT_URL", _URL, optional=True)
     routes_file: Path = ROOT / "schemas" / "routes.json"
     openapi_file: Path = ROOT / "schemas" / "openapi.json"
 

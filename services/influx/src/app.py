@@ -2,6 +2,7 @@
 
 from flask import Flask
 
+from heartguard import audit
 from heartguard.app import create_service_app
 from heartguard.database import Database
 from heartguard.keyring import open_ring
@@ -25,6 +26,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         Tokens(open_ring(settings.jwt_secret, settings.jwt_keyring_file)),
         resources=[TimeSeries(store)],
         checks={"postgres": store.check},
+        trail=audit.Trail.open("timeseries", settings.redis_url, settings.audit_spool),
     )
     app.extensions["heartguard.sweeper"] = Sweeper(store.sweep, settings.sweep_seconds)
     return app

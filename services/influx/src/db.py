@@ -16,6 +16,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import Text
 
+from heartguard import audit
 from heartguard.database import Database
 from heartguard.errors import Unavailable
 from heartguard.logs import log
@@ -103,11 +104,14 @@ class PostgresStore:
         with self._database.transaction(org_id) as connection:
             if connection.execute(_CREATE, {**wanted, "now": self._clock()}).scalar_one() is None:
                 return None
+            audit.record(connection, "BUCKET_CREATE", service="timeseries", org_id=org_id, bucket=name)
             return _stored(connection.execute(_BUCKET, wanted).one())
 
     def drop_bucket(self, org_id: int, name: str) -> bool:
         with self._database.transaction(org_id) as connection:
             dropped = bool(connection.execute(_DROP, {"org": org_id, "name": name}).scalar_one())
+            if dropped:
+                audit.record(connection, "BUCKET_DELETE", service="timeseries", org_id=org_id, bucket=name)
         self._known_buckets.forget((org_id, name))
         return dropped
 

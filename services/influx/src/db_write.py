@@ -14,6 +14,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.types import LargeBinary, Text
 
+from heartguard import audit
 from heartguard.database import Database
 from heartguard.errors import Unavailable
 from heartguard.models.timeseries import FieldValue
@@ -157,6 +158,7 @@ class PostgresBatch:
                 if fresh:
                     register(connection, bucket, epoch, fresh)
                 store(connection, bucket, [slot.strand() for slot in slots])
+                audit.record(connection, bucket=self._bucket.name, values=sum(len(slot.times) for slot in slots))
         except BaseException:
             for slot in fresh:
                 slot.known = None  # its id was rolled back

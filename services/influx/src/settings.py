@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from heartguard.settings import DatabaseSettings, ServiceSettings, choice, integer, variable
+from heartguard.settings import AuditSettings, DatabaseSettings, ServiceSettings, choice, integer, variable
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(ServiceSettings, DatabaseSettings):
+class Settings(ServiceSettings, DatabaseSettings, AuditSettings):
     """What the service needs; ``sweep_seconds`` lie between two clearings of expired points."""
 
     backend: str = variable("TIMESERIES_BACKEND", choice("postgres"), "postgres")

@@ -2,6 +2,7 @@
 
 from flask import Flask
 
+from heartguard import audit
 from heartguard.app import create_service_app
 from heartguard.database import Database
 from heartguard.keyring import open_ring
@@ -33,6 +34,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         Tokens(open_ring(settings.jwt_secret, settings.jwt_keyring_file)),
         resources=[media, Listing(database), Objects(store if isinstance(store, LocalStore) else None)],
         checks={"postgres": database.check, "store": store.check},
+        trail=audit.Trail.open("media", settings.redis_url, settings.audit_spool),
     )
     app.extensions["heartguard.sweeper"] = Sweeper(Mender(database, store, incoming).sweep, settings.sweep_seconds)
     return app

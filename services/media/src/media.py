@@ -8,6 +8,7 @@ import mmap
 import uuid
 from pathlib import Path
 
+from heartguard import audit
 from heartguard.database import Database
 from heartguard.errors import Forbidden, Unavailable
 from heartguard.incoming import Incoming
@@ -63,6 +64,8 @@ class Media:
         """Remove the item for all, then its object, then its row. Where that fails midway it can be said again."""
         with self._database.transaction(caller.org_id) as tx:
             name = db.mark_deleting(tx, caller.org_id, id_)
+            if name is not None:
+                audit.record(tx, item=str(id_), owner=name.owner)
         if name is None:
             raise NoSuchItem
         self._store.remove(name)
@@ -83,6 +86,10 @@ class Media:
         self._store.put(item.name, content, item.content_type)
         with self._database.transaction(item.org_id) as tx:
             stored = db.mark_stored(tx, item)
+            if stored is not None:
+                audit.record(
+                    tx, item=str(item.id), content_type=item.content_type, size=item.size, sha256=item.sha256.hex()
+                )
         if stored is None:
             self._store.remove(item.name)
             raise Unavailable("Storing the file took too long")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from heartguard.settings import (
+    AuditSettings,
     DatabaseSettings,
     ServiceSettings,
     SettingsError,
@@ -19,7 +20,7 @@ from heartguard.settings import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(ServiceSettings, DatabaseSettings, UploadSettings):
+class Settings(ServiceSettings, DatabaseSettings, UploadSettings, AuditSettings):
     """Times are in seconds."""
 
     backend: str | None = variable("MEDIA_BACKEND", choice("local", "gcs"), optional=True)

@@ -2,6 +2,7 @@
 
 from flask import Flask
 
+from heartguard import audit
 from heartguard.app import create_service_app
 from heartguard.database import Database
 from heartguard.keyring import open_ring
@@ -23,6 +24,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         Tokens(open_ring(settings.jwt_secret, settings.jwt_keyring_file)),
         resources=[Organizations(database)],
         checks={"postgresql": database.check},
+        trail=audit.Trail.open("organization", settings.redis_url, settings.audit_spool),
     )
     app.extensions["heartguard.database"] = database
     return app

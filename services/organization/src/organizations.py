@@ -3,9 +3,10 @@
 from functools import cache
 from zoneinfo import available_timezones
 
+from heartguard import audit
 from heartguard.database import Database
 from heartguard.errors import Invalid, NotFound
-from heartguard.models.base import UNSET
+from heartguard.models.base import UNSET, given
 from heartguard.models.common import Detail
 from heartguard.models.organization import Organization, OrganizationPolicies, OrganizationUpdate
 from heartguard.preconditions import IfMatch
@@ -38,6 +39,7 @@ class Organizations:
             if current is None:
                 raise NotFound
             read_as.check(_answer(current))
+            audit.record(tx, changed=given(changes))
             return _answer(db.update(tx, caller.org_id, changes))
 
 

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from heartguard.settings import DatabaseSettings, ServiceSettings
+from heartguard.settings import AuditSettings, DatabaseSettings, ServiceSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(ServiceSettings, DatabaseSettings):
+class Settings(ServiceSettings, DatabaseSettings, AuditSettings):
     """What the service needs."""

@@ -2,6 +2,7 @@
 
 from flask import Flask
 
+from heartguard import audit
 from heartguard.app import create_service_app
 from heartguard.database import Database
 from heartguard.keyring import open_ring
@@ -29,6 +30,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         checks={"postgresql": database.check},
         # Not needed: while it is away the gateways ask auth what has been revoked.
         dispensable={"valkey": lambda: check(valkey)},
+        trail=audit.Trail.open("user", settings.redis_url, settings.audit_spool),
     )
     app.extensions["heartguard.database"] = database
     app.extensions["heartguard.valkey"] = valkey

@@ -6,6 +6,7 @@ before the answer goes out.
 
 from sqlalchemy import Connection
 
+from heartguard import audit
 from heartguard.database import Database
 from heartguard.errors import NotFound, ServiceError, Unauthorized
 from heartguard.models.base import Role
@@ -38,6 +39,7 @@ class Members:
             if stored.role != role:
                 db.change_role(tx, caller.org_id, user_id, role)
                 end_sessions(tx, user_id)
+                audit.record(tx, user_id=user_id, role=role, before=stored.role)
                 stored = db.found(tx, caller.org_id, user_id)
             ended = ended_sessions(tx, user_id)
         self._revocations.announce(ended)
@@ -49,6 +51,7 @@ class Members:
             self._lock(tx, user_id, caller, stays_admin=False)
             db.delete(tx, caller.org_id, user_id)
             end_sessions(tx, user_id)
+            audit.record(tx, user_id=user_id)
             ended = ended_sessions(tx, user_id)
         self._revocations.announce(ended)
 

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from heartguard.settings import DatabaseSettings, ServiceSettings, ValkeySettings
+from heartguard.settings import AuditSettings, DatabaseSettings, ServiceSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(ServiceSettings, DatabaseSettings, ValkeySettings):
+class Settings(ServiceSettings, DatabaseSettings, AuditSettings):
     """What the service needs."""

@@ -4,10 +4,11 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from heartguard import audit
 from heartguard.database import Database
 from heartguard.endpoint import MAX_ID
 from heartguard.errors import Invalid, NotFound, Unauthorized
-from heartguard.models.base import UNSET, UnsetType
+from heartguard.models.base import UNSET, UnsetType, given
 from heartguard.models.common import Detail
 from heartguard.models.user import MAX_PREFERENCE_BYTES, User, UserUpdate
 from heartguard.models.user import Users as UserList
@@ -42,6 +43,7 @@ class Users:
                 raise Unauthorized
             read_as.check(answer(db.found(tx, caller.org_id, caller.user_id)))
             db.update(tx, caller.org_id, caller.user_id, changes)
+            audit.record(tx, changed=given(changes))
             return answer(db.found(tx, caller.org_id, caller.user_id))
 
     def find(self, user_id: int, caller: Claims) -> User:

@@ -1,9 +1,10 @@
 """The auth service in this process, on real stores, spoken to in both formats."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from redis import Redis
 from sqlalchemy import text
 
 from heartguard import audit
+from heartguard.audit.event import decode
+from heartguard.audit.stream import FIELD, STREAM
 from heartguard.database import Database
 from heartguard.errors import Unavailable
 from heartguard.ratelimit import RateLimiter
@@ -30,8 +33,9 @@ ADMIN = {"email": "admin@heartguard.io", "password": "the first admin's password
 PASSWORD = "Secret123!x"
 
 
-def environment(database_url: str, valkey_url: str, **overrides: str) -> dict[str, str]:
+def environment(database_url: str, valkey_url: str, spool: Path, **overrides: str) -> dict[str, str]:
     return {
+        "AUDIT_SPOOL": str(spool),
         "JWT_SECRET": SECRET,
         "DATABASE_URL": database_url,
         "REDIS_URL": valkey_url,
@@ -51,6 +55,7 @@ def running(environ: dict[str, str], *, set_up: bool = True) -> Iterator[Flask]:
         yield app
     finally:
         housekeeping.stop()
+        app.extensions["heartguard.audit"].stop()
         housekeeping._database.close()
         housekeeping._revocations._valkey.close()
         housekeeping._accounts._attempts._limiter._valkey.close()
@@ -78,7 +83,8 @@ def database(superuser: Any) -> Any:
         tx.execute(
             text(
                 "TRUNCATE heartguard_core.organizations, heartguard_core.users, heartguard_core.sessions,"
-                " heartguard_core.refresh_tokens, heartguard_core.revoked_tokens RESTART IDENTITY CASCADE"
+                " heartguard_core.refresh_tokens, heartguard_core.revoked_tokens, heartguard_core.audit_outbox"
+                " RESTART IDENTITY CASCADE"
             )
         )
     return superuser
@@ -93,8 +99,10 @@ def valkey(valkey_url: str) -> Iterator[Redis]:
 
 
 @pytest.fixture
-def environ(url_for: Callable[[str], str], valkey_url: str, database: Any, valkey: Redis) -> dict[str, str]:
-    return environment(url_for("auth"), valkey_url)
+def environ(
+    url_for: Callable[[str], str], valkey_url: str, database: Any, valkey: Redis, tmp_path: Path
+) -> dict[str, str]:
+    return environment(url_for("auth"), valkey_url, tmp_path / "spool")
 
 
 @pytest.fixture
@@ -137,18 +145,33 @@ def accounts(environ: dict[str, str]) -> Iterator[Callable[..., Accounts]]:
     database.close()
 
 
+class Audited(Sequence[tuple[str, str, str]]):
+    """Action, actor and outcome of the events that were sent or committed, in the order in which they happened."""
+
+    def __init__(self, superuser: Any, valkey: Redis) -> None:
+        self._superuser = superuser
+        self._valkey = valkey
+
+    @property
+    def events(self) -> list[audit.Event]:
+        with self._superuser.transaction() as tx:
+            committed = list(tx.execute(text("SELECT event FROM heartguard_core.audit_outbox")).scalars())
+        sent = [fields[FIELD] for _, fields in self._valkey.xrange(STREAM)]
+        return sorted(map(decode, [*committed, *sent]), key=lambda event: event.occurred_at)
+
+    def __getitem__(self, index: Any) -> Any:
+        return [(event.action, event.actor, event.outcome) for event in self.events][index]
+
+    def __len__(self) -> int:
+        return len(self.events)
+
+    def __eq__(self, other: object) -> bool:
+        return list(self) == other
+
+
 @pytest.fixture
-def audited(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, str]]:
-    """Action, actor and outcome of the events for the audit trail, as they come."""
-    events: list[tuple[str, str, str]] = []
-    emit = audit.emit
-
-    def note(action: str, actor: str, outcome: audit.Outcome = "success", **payload: Any) -> None:
-        events.append((action, actor, outcome))
-        emit(action, actor, outcome, **payload)
-
-    monkeypatch.setattr(audit, "emit", note)
-    return events
+def audited(superuser: Any, valkey: Redis) -> Audited:
+    return Audited(superuser, valkey)
 
 
 @pytest.fixture

@@ -174,11 +174,12 @@ def test_the_audit_trail_names_who_did_it(json_api: Any, tokens: Tokens, audited
     json_api.login("nobody@hg.io")
     json_api.register(json_api.admin(), email="other@hg.io")
     assert audited == [
+        ("REGISTER", "service:auth", "success"),
         ("REGISTER", "2", "success"),
         ("LOGIN", "2", "success"),
         ("TOKEN_REFRESH", "2", "success"),
         ("LOGIN_FAILED", "2", "failure"),
-        ("LOGIN_FAILED", "unknown", "failure"),
+        ("LOGIN_FAILED", "anonymous", "failure"),
         ("LOGIN", "1", "success"),
         ("REGISTER", "1", "success"),
     ]

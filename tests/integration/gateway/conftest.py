@@ -156,8 +156,10 @@ def gateway_process(port: int, *arguments: str, **variables: str) -> Iterator[su
     """The gateway as it really runs, in a process of its own; begins once it listens, beside who does already."""
     others = listeners(port)
     environ = {**os.environ, "JWT_SECRET": SECRET, "GATEWAY_PORT": str(port), **variables}
+    spool = tempfile.TemporaryDirectory()
+    environ.setdefault("AUDIT_SPOOL", spool.name)
     command = [sys.executable, "-m", "heartguard.serve", "gateway", *arguments]
-    with tempfile.TemporaryFile() as log:
+    with spool, tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, env=environ, cwd=ROOT, stdout=log, stderr=log)
         try:
             end = time.monotonic() + 20
@@ -385,7 +387,7 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 @pytest.fixture
 def make(
-    redis: Redis, valkey_url: str, routes_file: Path, loop: asyncio.AbstractEventLoop
+    redis: Redis, valkey_url: str, routes_file: Path, loop: asyncio.AbstractEventLoop, tmp_path: Path
 ) -> Iterator[Callable[..., Gateway]]:
     """Makes gateways from settings; without limits unless told otherwise."""
     with ExitStack() as stack:
@@ -394,6 +396,7 @@ def make(
             environ = {
                 "JWT_SECRET": SECRET,
                 "REDIS_URL": valkey_url,
+                "AUDIT_SPOOL": str(tmp_path / "spool"),
                 "RATE_LIMIT": "1000000/s",
                 "AUTH_RATE_LIMIT": "1000000/s",
                 **variables,

@@ -234,11 +234,12 @@ def test_readiness(
 ) -> None:  # fmt: skip
     url = service.url if auth else f"http://127.0.0.1:{free_port()}"
     redis_url = valkey_url if valkey else f"redis://127.0.0.1:{free_port()}"
-    behind = [known for known in SERVICES.values() if known.name != "gateway"]
-    gateway = make(**{known.url_variable: url for known in behind}, REDIS_URL=redis_url)
+    services = [service for service in SERVICES.values() if service.name != "gateway"]
+    urls = {service.url_variable: url for service in services}
+    gateway = make(**urls, REDIS_URL=redis_url)
     response = gateway("GET", "/gateway/ready")
     assert (response.status_code, response.json["status"]) == (code, status)
-    assert {check["name"] for check in response.json["checks"]} == {"valkey", *(known.name for known in behind)}
+    assert {check["name"] for check in response.json["checks"]} == {"valkey", *(service.name for service in services)}
     asked = len(service.seen)
     assert gateway("GET", "/gateway/ready").json == response.json
     assert len(service.seen) == asked, "a look within a second asks nobody"

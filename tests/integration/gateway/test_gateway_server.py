@@ -17,6 +17,9 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from heartguard.audit import outcome_id
+from heartguard.audit.event import decode
+from heartguard.audit.stream import FIELD, STREAM
 from heartguard.settings import ROOT
 
 Fixture = Any
@@ -51,7 +54,8 @@ def server(
     port = free_port()
     environ = {
         **os.environ, "JWT_SECRET": kit.secret, "REDIS_URL": valkey_url, "RATE_LIMIT": "1000000/s",
-        "AUTH_RATE_LIMIT": "1000000/s", "AUTH_URL": module_service.url, "TIMESERIES_URL": module_service.url,
+        "AUTH_RATE_LIMIT": "1000000/s", "AUDIT_SPOOL": str(folder / "spool"),
+        "AUTH_URL": module_service.url, "TIMESERIES_URL": module_service.url,
         "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]), "HTTP_PROXY": "http://127.0.0.1:9",
     }  # fmt: skip
     command = [sys.executable, "-m", "granian", "--interface", "rsgi", "--factory", "--port", str(port),
@@ -123,11 +127,11 @@ def test_it_proxies(server: tuple[int, Path], module_service: Fixture, kit: Fixt
     assert seen.target == "/auth/sessions/7%20x?a=%2F"
     assert seen.header("X-Forwarded-For") == "127.0.0.1"
     assert seen.header("Proxy") is None, "the process's HTTP_PROXY is no header"
-    wait_for(lambda: log.read_bytes().count(b'"request_id":"over-sockets"') == 2)
-    lines = [json.loads(line) for line in log.read_text().splitlines() if "over-sockets" in line]
-    audit = next(line for line in lines if line["event"] == "audit")
-    assert (audit["action"], audit["outcome"]) == ("REQUEST", "success")
-    assert audit["payload"]["route"] == "/auth/sessions/{id}"
+    wait_for(lambda: log.read_bytes().count(b'"request_id":"over-sockets"') == 1)
+    events = [decode(fields[FIELD]) for _, fields in redis.xrange(STREAM)]
+    intent, outcome = (event for event in events if event.request_id == "over-sockets")
+    assert (intent.outcome, outcome.outcome, outcome.event_id) == ("intent", "success", outcome_id(intent.event_id))
+    assert intent.payload["route"] == "/auth/sessions/{id}"
 
 
 @pytest.mark.parametrize("path", ["a%20b", "a%2520b", "%C3%A9", "a%3Fb%23c", "a;b=c,d"])

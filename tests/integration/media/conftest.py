@@ -36,6 +36,8 @@ FAKE_GCS = str(
 )
 BUCKET = "heartguard-system"
 SECRET = "a secret of the tests, 32 bytes long"
+STORES = {"JWT_SECRET": SECRET, "REDIS_URL": "redis://127.0.0.1:1/0", "MEDIA_SWEEP_SECONDS": "86400"}
+"""Valkey is away: what is not recorded in the transaction of a change waits in the spool."""
 TOKENS = Tokens(KeyRing.from_secret(SECRET.encode()))
 PNG = b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg==")
 
@@ -45,12 +47,14 @@ _organizations = itertools.count(2000)
 @contextmanager
 def running(environ: dict[str, str]) -> Iterator[Flask]:
     """The service; its thread and connections are gone afterwards. It sweeps at its start only, not into tests."""
-    app = create_app(load(Settings, {"JWT_SECRET": SECRET, "MEDIA_SWEEP_SECONDS": "86400", **environ}))
+    spool = Path(environ["HEARTGUARD_DATA"]) / "spool"
+    app = create_app(load(Settings, {**STORES, "AUDIT_SPOOL": str(spool), **environ}))
     sweeper = app.extensions["heartguard.sweeper"]
     try:
         yield app
     finally:
         sweeper.stop()
+        app.extensions["heartguard.audit"].stop()
         sweeper._sweep.__self__._database.close()
 
 

@@ -2,12 +2,14 @@
 
 import gzip
 import hashlib
+import json
 from base64 import b64encode
 from typing import Any
 
 import pytest
 from flask import Flask
 from lxml import etree
+from sqlalchemy import text
 
 from heartguard.database import Database
 
@@ -43,6 +45,22 @@ def test_the_life_of_a_file(admin: Caller, database: Database) -> None:
     assert admin.fetch(link["url"]).status == 404
     assert admin.items() == []
     assert objects_of(admin.app, admin.org_id) == rows_of(database, admin.org_id) == []
+
+
+def test_the_trail_tells_of_each_change_with_it(admin: Caller, superuser: Any) -> None:
+    id_ = admin.stored()
+    assert admin.upload(b"no picture").status_code == 415
+    assert admin.send("DELETE", f"/media/items/{id_}").status_code == 204
+    assert admin.send("DELETE", f"/media/items/{id_}").status_code == 404
+    with superuser.transaction() as tx:
+        rows = tx.execute(text("SELECT event FROM heartguard_core.audit_outbox ORDER BY id"))
+        events = [json.loads(row.event) for row in rows]
+    own = [event for event in events if event["org_id"] == admin.org_id]
+    assert [(event["action"], event["payload"]["item"]) for event in own] == [
+        ("MEDIA_UPLOAD", id_),
+        ("MEDIA_DELETE", id_),
+    ]
+    assert own[0]["payload"]["sha256"] == hashlib.sha256(PNG).hexdigest()
 
 
 def as_json(content: bytes) -> dict[str, Any]:

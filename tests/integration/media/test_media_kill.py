@@ -27,7 +27,7 @@ from services.media.src.mending import Mender
 from services.media.src.settings import Settings
 
 from ..killing import Site, kill
-from .conftest import SECRET, TOKENS, make_bucket, start_fake_gcs
+from .conftest import STORES, TOKENS, make_bucket, start_fake_gcs
 
 UPLOADS = int(os.environ.get("HEARTGUARD_UPLOADS", "12"))
 CLIENTS = 3
@@ -95,7 +95,7 @@ class Scene:
     """The service, what it needs, and what can be killed of it."""
 
     def __init__(self, folder: Path, ports: Callable[[], int], account: Path | None) -> None:
-        self.environ = {"JWT_SECRET": SECRET, "HEARTGUARD_DATA": str(folder / "data"), "MEDIA_SWEEP_SECONDS": "1"}
+        self.environ = {**STORES, "HEARTGUARD_DATA": str(folder / "data"), "MEDIA_SWEEP_SECONDS": "1"}
         self._gcs: Any = None
         if account is not None:
             self._gcs_port, self._gcs_folder = ports(), folder / "gcs"

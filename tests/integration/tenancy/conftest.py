@@ -114,8 +114,10 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def apps(url_for: Callable[[str], str], valkey_url: str) -> Iterator[dict[str, Flask]]:
-    common = {"JWT_SECRET": SECRET, "REDIS_URL": valkey_url}
+def apps(
+    url_for: Callable[[str], str], valkey_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Flask]]:
+    common = {"JWT_SECRET": SECRET, "REDIS_URL": valkey_url, "AUDIT_SPOOL": str(tmp_path_factory.mktemp("spool"))}
     apps = {
         "organization": create_organization(
             load(OrganizationSettings, {**common, "DATABASE_URL": url_for("organization")})
@@ -131,6 +133,7 @@ def apps(url_for: Callable[[str], str], valkey_url: str) -> Iterator[dict[str, F
     housekeeping._revocations._valkey.close()
     housekeeping._accounts._attempts._limiter._valkey.close()
     for app in apps.values():
+        app.extensions["heartguard.audit"].stop()
         app.extensions["heartguard.database"].close()
     apps["user"].extensions["heartguard.valkey"].close()
 

@@ -1,6 +1,7 @@
 """The time-series service in this process, on a real PostgreSQL; each test is an organization of its own."""
 
 import itertools
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ from services.influx.src.store import Batch, Series
 from services.influx.src.timeseries import TimeSeries
 
 SECRET = "a secret of the tests, 32 bytes long"
+STORES = {"JWT_SECRET": SECRET, "REDIS_URL": "redis://127.0.0.1:1/0", "TIMESERIES_SWEEP_SECONDS": "86400"}
+"""Valkey is away: what is not recorded in the transaction of a change waits in the spool."""
 TOKENS = Tokens(KeyRing.from_secret(SECRET.encode()))
 Role = str
 
@@ -48,13 +51,18 @@ def claims(org_id: int, role: Role = "admin", user_id: int = 1) -> Claims:
 @contextmanager
 def running(database_url: str) -> Iterator[Flask]:
     """The service; its thread and connections are gone afterwards. It sweeps at its start only, not into tests."""
-    environ = {"JWT_SECRET": SECRET, "DATABASE_URL": database_url, "TIMESERIES_SWEEP_SECONDS": "86400"}
+    with tempfile.TemporaryDirectory() as spool:
+        yield from _running({**STORES, "DATABASE_URL": database_url, "AUDIT_SPOOL": spool})
+
+
+def _running(environ: dict[str, str]) -> Iterator[Flask]:
     app = create_app(load(Settings, environ))
     sweeper = app.extensions["heartguard.sweeper"]
     try:
         yield app
     finally:
         sweeper.stop()
+        app.extensions["heartguard.audit"].stop()
         sweeper._sweep.__self__._database.close()
 
 

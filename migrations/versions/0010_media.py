@@ -7,8 +7,8 @@ sweeper finishes what was left, and marks as ``lost`` those whose object has gon
 
 from alembic import op
 
-revision = "0009"
-down_revision = "0008"
+revision = "0010"
+down_revision = "0009"
 
 MEDIA_ITEMS = """
 CREATE TABLE heartguard_core.media_items (

@@ -1,0 +1,123 @@
+"""Puts old months of the trail into files, and takes them out of the database. Done by its owner, never by the service.
+
+A chain goes on from where its archived part ends: ``audit_archives`` says which hash that was.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+from sqlalchemy import Connection, NullPool, create_engine, text
+from sqlalchemy.engine import make_url
+
+from heartguard.audit import verify
+from heartguard.audit.chain import START
+
+from . import db_read
+from .export import Export
+from .signing import Signer
+
+LOCK_TIMEOUT_MS = 5_000
+_MONTH = re.compile(r"audit_events_([0-9]{4})_([0-9]{2})\Z")
+
+
+class Owner:
+    """The database as its owner sees it."""
+
+    def __init__(self, url: str) -> None:
+        self._engine = create_engine(
+            make_url(url).set(drivername="postgresql+psycopg"),
+            poolclass=NullPool,
+            connect_args={"connect_timeout": 5, "options": f"-c timezone=UTC -c lock_timeout={LOCK_TIMEOUT_MS}"},
+        )
+
+    @contextmanager
+    def transaction(self, org_id: int | None = None) -> Iterator[Connection]:
+        with self._engine.begin() as connection:
+            if org_id is not None:
+                enter(connection, org_id)
+            yield connection
+
+
+def archive(owner: Owner, signer: Signer, before: date, folder: Path) -> list[Path]:
+    """Write all months that end before that day into ``folder``, check what was written, and drop them.
+
+    The files, one for each organization that had events; none where there is no such month. Nothing is dropped
+    unless every file is there, on the disk, and whole. Raises :class:`heartguard.audit.verify.Altered` where the
+    trail itself is not: that must be looked into first.
+    """
+    with owner.transaction() as tx:
+        months = [name for name in _partitions(tx) if _end(name) <= before]
+        organizations = list(tx.execute(text("SELECT org_id FROM heartguard_core.audit_chains ORDER BY 1")).scalars())
+    if not months:
+        return []
+    cutoff = datetime.combine(max(map(_end, months)), datetime.min.time(), UTC)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    written = {org_id: part for org_id in organizations if (part := _part(owner, org_id, cutoff))}
+    files = [_write(owner, signer, org_id, part, folder) for org_id, part in written.items()]
+    with owner.transaction() as tx:
+        for org_id, part in written.items():
+            _note(tx, org_id, part)
+        for name in months:  # names that PostgreSQL itself gave, of this very form
+            tx.execute(text(f"ALTER TABLE heartguard_core.audit_events DETACH PARTITION heartguard_core.{name}"))
+            tx.execute(text(f"DROP TABLE heartguard_core.{name}"))
+    return files
+
+
+def enter(tx: Connection, org_id: int) -> None:
+    tx.execute(text("SELECT set_config('heartguard.org_id', :org_id, true)"), {"org_id": str(org_id)})
+
+
+def _partitions(tx: Connection) -> Sequence[str]:
+    names = tx.execute(
+        text(
+            "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
+            " WHERE i.inhparent = CAST('heartguard_core.audit_events' AS regclass) ORDER BY 1"
+        )
+    ).scalars()
+    return [name for name in names if _MONTH.match(name)]
+
+
+def _end(partition: str) -> date:
+    """The first day after the month."""
+    found = _MONTH.match(partition)
+    assert found
+    year, month = int(found[1]), int(found[2])
+    return date(year + month // 12, month % 12 + 1, 1)
+
+
+def _part(owner: Owner, org_id: int, cutoff: datetime) -> db_read.Extent | None:
+    """What of an organization's chain was recorded before; None where nothing was."""
+    with owner.transaction(org_id) as tx:
+        whole = db_read.extent(tx, org_id, START)
+        last = tx.execute(
+            text(
+                "SELECT sequence, hash FROM heartguard_core.audit_events"
+                " WHERE org_id = :org_id AND recorded_at < :cutoff ORDER BY sequence DESC LIMIT 1"
+            ),
+            {"org_id": org_id, "cutoff": cutoff},
+        ).one_or_none()
+    return db_read.Extent(whole.after, whole.start, last.sequence, bytes(last.hash)) if last else None
+
+
+def _write(owner: Owner, signer: Signer, org_id: int, part: db_read.Extent, folder: Path) -> Path:
+    file = folder / f"audit-{org_id}-{part.after + 1:012d}-{part.sequence:012d}.ndjson"
+    draft = file.with_suffix(".part")
+    with draft.open("wb") as out:
+        out.writelines(Export(owner, signer).part(org_id, part))
+        out.flush()
+        os.fsync(out.fileno())
+    with draft.open("rb") as written:
+        verify.verify(written, signer.public_key, None, lambda _: None)
+    return draft.rename(file)
+
+
+def _note(tx: Connection, org_id: int, part: db_read.Extent) -> None:
+    enter(tx, org_id)
+    tx.execute(
+        text("INSERT INTO heartguard_core.audit_archives (org_id, sequence, hash) VALUES (:org_id, :sequence, :hash)"),
+        {"org_id": org_id, "sequence": part.sequence, "hash": part.hash},
+    )

@@ -1,0 +1,157 @@
+"""Goes along an organization's chain, from its beginning to its end, and recomputes every hash.
+
+A chain longer than what can be looked at while a client waits is gone along in pieces: a call that runs out of
+time remembers how far it came, and says 503; the next one goes on from there.
+"""
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from sqlalchemy import Row
+
+from heartguard.audit.chain import START, Checkpoint, Link, canonical, next_hash
+from heartguard.database import Database
+from heartguard.errors import Unavailable
+from heartguard.models.audit_event import AuditVerification
+from heartguard.models.base import UNSET
+
+from . import db_read
+from .signing import Signer
+
+BUDGET = 12.0
+"""Seconds for one call; the gateway waits 20."""
+PAGE = 5000
+KEPT = 1000.0
+"""Seconds after which what was looked at has to be looked at again."""
+
+
+@dataclass
+class Walk:
+    """How far along a chain somebody has come; ``bad`` is the first sequence that is not as it must be."""
+
+    extent: db_read.Extent
+    sequence: int
+    hash: bytes
+    begun: float = field(default_factory=time.monotonic)
+    bad: int | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.bad is not None or self.sequence >= self.extent.sequence
+
+
+class Verification:
+    """``budget`` is in seconds."""
+
+    def __init__(self, database: Database, signer: Signer, *, budget: float = BUDGET, page: int = PAGE) -> None:
+        self._database = database
+        self._signer = signer
+        self._budget = budget
+        self._page = page
+        self._lock = threading.Lock()
+        self._walks: dict[int, Walk] = {}
+
+    def verify(self, org_id: int) -> AuditVerification:
+        """Raises :class:`Unavailable` where the chain is long and there is more to look at: ask again."""
+        walk = self._resume(org_id)
+        end = time.monotonic() + self._budget
+        while not walk.ended:
+            self._look_at_page(org_id, walk)
+            if time.monotonic() > end:
+                break
+        if not walk.ended:
+            with self._lock:
+                self._walks[org_id] = walk
+            raise Unavailable(
+                f"Verified up to {walk.sequence} of {walk.extent.sequence} events so far; ask again for the rest"
+            )
+        if walk.bad is None:
+            self._look_at_end(org_id, walk)
+        return AuditVerification(
+            valid=walk.bad is None,
+            events=walk.sequence - walk.extent.after,
+            first_sequence=min(walk.extent.after + 1, walk.extent.sequence),
+            last_sequence=walk.extent.sequence,
+            head_hash=walk.extent.hash.hex(),
+            first_bad_sequence=UNSET if walk.bad is None else walk.bad,
+        )
+
+    def _resume(self, org_id: int) -> Walk:
+        with self._lock:
+            known = self._walks.pop(org_id, None)
+        with self._database.transaction(org_id) as tx:
+            now = db_read.extent(tx, org_id, START)
+        if known and known.extent.after == now.after and time.monotonic() - known.begun < KEPT:
+            known.extent = now
+            return known
+        return Walk(now, now.after, now.start)
+
+    def _look_at_page(self, org_id: int, walk: Walk) -> None:
+        upto = min(walk.sequence + self._page, walk.extent.sequence)
+        with self._database.transaction(org_id) as tx:
+            rows = db_read.links(tx, org_id, walk.sequence, upto, self._page)
+            signed = db_read.checkpoints(tx, org_id, walk.sequence, upto)
+        hashes = self._look_at(rows, walk)
+        if walk.bad is None and walk.sequence < upto:
+            walk.bad = walk.sequence + 1  # it is missing
+        wrong = [row.sequence for row in signed if not self._is_right(org_id, row, hashes)]
+        if wrong and (walk.bad is None or wrong[0] < walk.bad):
+            walk.bad = wrong[0]
+
+    @staticmethod
+    def _look_at(rows: Sequence[Row[Any]], walk: Walk) -> dict[int, bytes]:
+        """The hashes that the events really have, up to the first that is wrong."""
+        hashes: dict[int, bytes] = {}
+        for row in rows:
+            found = next_hash(walk.hash, canonical_of(row))
+            if row.sequence != walk.sequence + 1 or found != bytes(row.hash):
+                walk.bad = walk.sequence + 1
+                break
+            walk.sequence, walk.hash = row.sequence, found
+            hashes[row.sequence] = found
+        return hashes
+
+    def _is_right(self, org_id: int, row: Row[Any], hashes: dict[int, bytes]) -> bool:
+        """Whether a checkpoint says what the chain does; one that another key signed can only be compared here."""
+        said = checkpoint(org_id, row)
+        if row.sequence in hashes and hashes[row.sequence].hex() != said.hash:
+            return False
+        return said.key_id != self._signer.key_id or self._signer.signed(said, bytes(row.signature))
+
+    def _look_at_end(self, org_id: int, walk: Walk) -> None:
+        """Nothing may be missing at the end, where no hash could tell."""
+        if walk.hash != walk.extent.hash:
+            walk.bad = walk.extent.sequence
+            return
+        with self._database.transaction(org_id) as tx:
+            beyond = db_read.checkpoints(tx, org_id, walk.sequence, 2**63 - 1)
+            grown = db_read.extent(tx, org_id, START).sequence
+        if beyond and beyond[-1].sequence > grown:
+            walk.bad = walk.sequence + 1
+
+
+def _link(columns: Sequence[Any]) -> Link:
+    action, actor, event_id, occurred_at, org_id, outcome, payload, recorded_at, request_id, sequence, service = columns
+    return Link(
+        action, actor, event_id, occurred_at, org_id, outcome, msgspec.Raw(payload.encode()), recorded_at, request_id,
+        sequence, service,
+    )  # fmt: skip
+
+
+def canonical_of(row: Row[Any]) -> bytes:
+    """The canonical form of a row of :func:`.db_read.links`."""
+    return canonical(_link(row[:-1]))
+
+
+def checkpoint(org_id: int, row: Row[Any]) -> Checkpoint:
+    return Checkpoint(
+        hash=bytes(row.hash).hex(),
+        key_id=row.key_id,
+        org_id=org_id,
+        sequence=row.sequence,
+        signed_at=row.signed_at,
+    )

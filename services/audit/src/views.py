@@ -1,0 +1,49 @@
+"""The endpoints of section 8 of the contract."""
+
+from flask import Response, g
+
+from heartguard.endpoint import Endpoints, Reply
+from heartguard.models.audit_event import AuditEvent, AuditEventCreate, AuditEvents, AuditVerification
+from heartguard.policy import Audience
+from heartguard.tokens import Claims
+
+from .direct import Direct
+from .export import Export
+from .queries import EventsQuery
+from .reading import Reading
+from .verification import Verification
+
+endpoints = Endpoints("audit")
+
+NDJSON = "application/x-ndjson"
+
+
+@endpoints.post("/audit/events", audience=Audience.SERVICE, status=201, statuses=(200,))
+def record_event(event: AuditEventCreate, caller: Claims, direct: Direct) -> Reply[AuditEvent]:
+    """Record something that happened; the same ``event_id`` again is recorded once."""
+    event_id, fresh = direct.record(event, caller, g.request_id)
+    return Reply(AuditEvent(id=event_id), 201 if fresh else 200)
+
+
+@endpoints.get("/audit/events", audience=Audience.ADMIN)
+def list_events(query: EventsQuery, caller: Claims, reading: Reading) -> AuditEvents:
+    """The organization's events, newest first."""
+    return reading.page(query, caller.org_id)
+
+
+@endpoints.get(
+    "/audit/verify",
+    audience=Audience.ADMIN,
+    errors={503: "The chain is long, and there is more to verify: ask again"},
+)
+def verify(caller: Claims, verification: Verification) -> AuditVerification:
+    """Recompute the organization's chain."""
+    return verification.verify(caller.org_id)
+
+
+@endpoints.get("/audit/export", audience=Audience.ADMIN, produces=NDJSON)
+def export(caller: Claims, exporter: Export) -> Response:
+    """The organization's chain as NDJSON, to be checked offline."""
+    name = f"audit-{caller.org_id}.ndjson"
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return Response(exporter.lines(caller.org_id), content_type=NDJSON, headers=headers)

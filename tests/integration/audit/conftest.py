@@ -1,0 +1,207 @@
+"""The audit service in this process, on real stores; each test is an organization of its own."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from redis import Redis
+from werkzeug.test import TestResponse
+
+from heartguard import audit
+from heartguard.audit import verify
+from heartguard.database import Database
+from heartguard.settings import load
+from heartguard.tokens import KeyRing, Tokens
+from services.audit.src.app import create_app
+from services.audit.src.recorder import Recorder
+from services.audit.src.settings import Settings
+from services.audit.src.signing import Signer
+
+SECRET = "a secret of the tests, 32 bytes long"
+KEY = "a signing key of the tests, of 32 bytes or more"
+TOKENS = Tokens(KeyRing.from_secret(SECRET.encode()))
+SIGNER = Signer(KEY.encode())
+
+_organizations = itertools.count(5000)
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 15) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="session")
+def spool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("spool")
+
+
+@pytest.fixture(scope="session")
+def environ(url_for: Callable[[str], str], valkey_url: str, spool: Path) -> dict[str, str]:
+    return {
+        "JWT_SECRET": SECRET,
+        "DATABASE_URL": url_for("audit"),
+        "REDIS_URL": valkey_url,
+        "AUDIT_SIGNING_KEY": KEY,
+        "AUDIT_SPOOL": str(spool),
+    }
+
+
+@contextmanager
+def running(environ: dict[str, str], **options: Any) -> Iterator[Flask]:
+    """The service; its threads and connections are gone afterwards."""
+    app = create_app(load(Settings, environ), **options)
+    try:
+        yield app
+    finally:
+        app.extensions["heartguard.close"]()
+
+
+@pytest.fixture(scope="session")
+def app(environ: dict[str, str]) -> Iterator[Flask]:
+    with running(environ) as app:
+        yield app
+
+
+@pytest.fixture
+def run_service(environ: dict[str, str]) -> Callable[..., Any]:
+    """Another one: ``with run_service(intent_seconds=1) as app``; capital letters are settings."""
+
+    def run(**options: Any) -> Any:
+        settings = {name: str(value) for name, value in options.items() if name.isupper()}
+        return running({**environ, **settings}, **{name: options[name] for name in options if not name.isupper()})
+
+    return run
+
+
+@pytest.fixture
+def valkey(valkey_url: str) -> Iterator[Redis]:
+    with Redis.from_url(valkey_url) as client:
+        yield client
+
+
+@pytest.fixture
+def database(environ: dict[str, str]) -> Iterator[Database]:
+    """As the service's own role."""
+    database = Database(environ["DATABASE_URL"], service="tests")
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def recorder(database: Database) -> Recorder:
+    recorder = Recorder(database, SIGNER)
+    recorder.prepare()
+    return recorder
+
+
+@pytest.fixture
+def trail(environ: dict[str, str], spool: Path) -> Iterator[audit.Trail]:
+    """As another service has it."""
+    trail = audit.Trail.open("auth", environ["REDIS_URL"], spool)
+    yield trail
+    trail.stop()
+
+
+@dataclass
+class Caller:
+    """Somebody signed in, and how he speaks to the service."""
+
+    app: Flask
+    org_id: int
+    role: str = "admin"
+    user_id: int = 1
+
+    def send(self, method: str, path: str, body: Any = None, **headers: str) -> TestResponse:
+        token, _ = TOKENS.issue(
+            sub=str(self.user_id), role=self.role, org_id=self.org_id, sid="s", typ="access", seconds=60
+        )
+        sent = {
+            "Authorization": f"Bearer {token}",
+            **{name.replace("_", "-"): value for name, value in headers.items()},
+        }
+        written = {"data": body} if isinstance(body, bytes) else {"json": body}
+        return self.app.test_client().open(path, method=method, headers=sent, **written)
+
+    def post(self, **event: Any) -> TestResponse:
+        return self.send("POST", "/audit/events", {"actor": "1", "action": "LOGIN", "service": "auth", **event})
+
+    def page(self, query: str = "") -> dict[str, Any]:
+        answer = self.send("GET", f"/audit/events{query}")
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json or {})
+
+    def events(self, query: str = "?limit=200") -> list[dict[str, Any]]:
+        """All of them, the oldest first."""
+        found: list[dict[str, Any]] = []
+        page = self.page(query)
+        found += page["items"]
+        while cursor := page.get("next_cursor"):
+            page = self.page(f"{query}&cursor={cursor}")
+            found += page["items"]
+        return found[::-1]
+
+    def verification(self) -> dict[str, Any]:
+        answer = self.send("GET", "/audit/verify")
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json or {})
+
+    def export(self) -> bytes:
+        answer = self.send("GET", "/audit/export")
+        assert answer.status_code == 200
+        return answer.data
+
+    def event(self, action: str = "LOGIN", **options: Any) -> audit.Event:
+        """An event of this organization, to be sent."""
+        return audit.make(action, str(self.user_id), **{"service": "auth", "org_id": self.org_id, **options})
+
+
+@pytest.fixture
+def admin(app: Flask) -> Caller:
+    """The admin of an organization that nobody else uses."""
+    return Caller(app, next(_organizations))
+
+
+@pytest.fixture
+def eventually() -> Callable[..., None]:
+    """Waits until a condition holds; fails where it does not within 15 seconds."""
+    return wait_until
+
+
+@pytest.fixture
+def fill(recorder: Recorder, database: Database) -> Callable[..., None]:
+    """Records events in an organization's chain."""
+
+    def record(admin: Caller, count: int, **options: Any) -> None:
+        for first in range(0, count, 500):
+            numbers = range(first, min(count, first + 500))
+            with database.transaction() as tx:
+                recorder.append(tx, [admin.event(payload={"n": n}, **options) for n in numbers])
+
+    return record
+
+
+@pytest.fixture
+def check_offline(tmp_path: Path) -> Callable[..., int]:
+    """The verifier's exit status for the bytes of one export, or of several parts."""
+
+    def check(*parts: bytes, key: bytes | None = SIGNER.public_key) -> int:
+        files = []
+        for number, part in enumerate(parts):
+            file = tmp_path / f"{number}.ndjson"
+            file.write_bytes(part)
+            files.append(file)
+        key_file = None
+        if key is not None:
+            key_file = tmp_path / "key"
+            key_file.write_text(key.hex())
+        return verify.run(files, key_file)
+
+    return check
