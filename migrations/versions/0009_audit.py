@@ -171,7 +171,8 @@ def upgrade() -> None:
         op.execute(statement)
     op.execute(REFUSE)
     op.execute(ENSURE_PARTITION)
-    op.execute("REVOKE ALL ON FUNCTION heartguard_core.audit_ensure_partition(timestamptz) FROM PUBLIC")
+    for function in ("audit_refuse()", "audit_ensure_partition(timestamptz)"):
+        op.execute(f"REVOKE ALL ON FUNCTION heartguard_core.{function} FROM PUBLIC")
     for name in APPEND_ONLY:
         table = f"heartguard_core.{name}"
         refuse = "EXECUTE FUNCTION heartguard_core.audit_refuse()"

@@ -64,8 +64,9 @@ def running(environ: dict[str, str], **options: Any) -> Iterator[Flask]:
         app.extensions["heartguard.close"]()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def app(environ: dict[str, str]) -> Iterator[Flask]:
+    """For no longer than a module: it would take the events that other services' tests look for."""
     with running(environ) as app:
         yield app
 

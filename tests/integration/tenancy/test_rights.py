@@ -54,11 +54,24 @@ RIGHTS: dict[str, dict[str, dict[str, str]]] = {
         "series": {"SELECT": EVERY, "INSERT": "bucket_id measurement field tags digest"},
         "points": {"SELECT": EVERY, "INSERT": EVERY, "UPDATE": "value_float value_int value_bool value_text"},
     },
-    "audit": {},
+    "audit": {
+        "audit_outbox": {"SELECT": EVERY, "DELETE": EVERY},
+        "audit_chains": {"SELECT": EVERY, "INSERT": EVERY, "UPDATE": EVERY},
+        "audit_events": {"SELECT": EVERY, "INSERT": EVERY},
+        "audit_event_ids": {"SELECT": EVERY, "INSERT": EVERY},
+        "audit_intents": {"SELECT": EVERY, "INSERT": EVERY, "DELETE": EVERY},
+        "audit_checkpoints": {"SELECT": EVERY, "INSERT": EVERY},
+        "audit_archives": {"SELECT": EVERY},
+        "audit_poison": {"SELECT": EVERY, "INSERT": "source reason raw"},
+    },
 }
 """What each service may do with which columns of which table. DELETE knows no columns."""
 
+for stated in RIGHTS.values():  # the event of a change is written where the change is
+    stated.setdefault("audit_outbox", {})["INSERT"] = "event"
+
 FUNCTIONS = {
+    "audit": {"audit_ensure_partition"},
     "timeseries": {"create_bucket", "drop_bucket", "ensure_partitions", "expire", "forget_series", "purge_dropped"},
 }
 FOR_ALL = {"org_id"}
