@@ -8,7 +8,7 @@ from werkzeug.http import parse_options_header
 
 from .errors import Malformed, ServiceError
 
-CHUNK = 128 * 1024
+CHUNK = 256 * 1024
 
 
 class Incoming:

@@ -9,7 +9,7 @@ import pytest
 from heartguard.errors import ServiceError
 from heartguard.incoming import CHUNK, Incoming
 
-CONTENT = bytes(range(256)) * 1000
+CONTENT = bytes(range(256)) * 4000
 
 
 def incoming(body: bytes, *, encoding: str = "identity", length: int | None = None) -> Incoming:

@@ -24,7 +24,7 @@ FORM_SCHEMA = {
     "additionalProperties": False,
 }
 MAX_PARTS = 10
-MAX_PART_HEAD = 256 * 1024
+MAX_PART_HEAD = 1024 * 1024
 """Bytes of a form that may wait for the rest of a head."""
 _SOME_BASE64 = "AAAA"
 
