@@ -222,9 +222,9 @@ def children(pid: int) -> list[int]:
 class Client:
     """One connection to a service."""
 
-    def __init__(self, port: int, bearer: str | None = None) -> None:
+    def __init__(self, port: int, bearer: str | None = None, content_type: str = "application/json") -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=REQUEST_TIMEOUT)
-        self._headers = {"Content-Type": "application/json"}
+        self._headers = {"Content-Type": content_type}
         if bearer:
             self._headers["Authorization"] = f"Bearer {bearer}"
 

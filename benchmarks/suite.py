@@ -31,6 +31,7 @@ BENCHMARKS = {
     "latency": Benchmark("latency", "what the gateway adds to a request when it has little to do"),
     "ingest": Benchmark("timeseries", "points a second, up to the store's door and into PostgreSQL"),
     "windows": Benchmark("windows", "24 h of 1 Hz in 1-minute means while the data grows"),
+    "media": Benchmark("media", "uploads beside writing the same bytes directly, and the memory that they take"),
     "sign-in": Benchmark(
         "sign_in", "sign-ins a second beside the bare Argon2id cost, and whether times tell addresses"
     ),

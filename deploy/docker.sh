@@ -10,7 +10,8 @@ compose() { docker compose --project-directory "$ROOT" "$@"; }
 
 start_with_docker() {
     make_secrets JWT_SECRET BOOTSTRAP_ADMIN_PASSWORD POSTGRES_PASSWORD VALKEY_PASSWORD INFLUX_PASSWORD INFLUX_TOKEN \
-        AUTH_DB_PASSWORD ORG_DB_PASSWORD USER_DB_PASSWORD TIMESERIES_DB_PASSWORD AUDIT_DB_PASSWORD AUDIT_SIGNING_KEY
+        AUTH_DB_PASSWORD ORG_DB_PASSWORD USER_DB_PASSWORD MEDIA_DB_PASSWORD TIMESERIES_DB_PASSWORD AUDIT_DB_PASSWORD \
+        AUDIT_SIGNING_KEY
     compose up --detach --build --wait || die "Not everything became healthy; see: docker compose logs"
     say "HeartGuard is ready."
     say "  Address    http://127.0.0.1:$(setting GATEWAY_PORT 5000)"

@@ -12,6 +12,7 @@ import re
 from typing import Any, TypeVar
 
 import msgspec
+from lxml.etree import _Element as Element
 
 from . import xml
 from .errors import Invalid, Malformed, ServiceError
@@ -85,7 +86,15 @@ def _not_json(error: Exception) -> str:
 
 
 def _decode_xml(body: bytes, type_: type[T]) -> T:
-    plain, found = xml.parse(body, type_)
+    return _from_xml(*xml.parse(body, type_), type_)
+
+
+def decode_tree(root: Element, type_: type[T]) -> T:
+    """The same for an XML document that was read already."""
+    return _from_xml(*xml.interpret(root, type_), type_)
+
+
+def _from_xml(plain: Any, found: list[Detail], type_: type[T]) -> T:
     if found:
         raise Invalid([*found, *violations(plain, type_)])
     try:

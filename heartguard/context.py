@@ -45,3 +45,5 @@ class Client:
     secure: bool = False
     """Whether it came over HTTPS."""
     cookies: Mapping[str, str] = field(default_factory=dict, repr=False)
+    origin: str = ""
+    """Where it was sent to, as the client wrote it: scheme and host, such as ``https://api.example.org``."""

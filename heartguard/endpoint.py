@@ -4,10 +4,11 @@ A view's decorator and signature say once what the endpoint is: method and path,
 answer type, who may call it, what the audit trail calls it. Parsing, validation, negotiation,
 authorization, the routes the gateway enforces and the published schemas all come from here.
 
-A parameter is, by its type: the request body (a :class:`Request`), the query string (a
-:class:`Query`), the caller (``Claims``, or ``Claims | None`` where signing in is optional), where
-the request came from (:class:`Client`), as what the resource was read (:class:`IfMatch`), a part of
-the path (by its name), or else a resource that the application was made with. The answer is an
+A parameter is, by its type: the request body (a :class:`Request`, or an :class:`Incoming` where the
+view reads it itself), the query string (a :class:`Query`), the caller (``Claims``, or ``Claims |
+None`` where signing in is optional), where the request came from (:class:`Client`), as what the
+resource was read (:class:`IfMatch`), a part of the path (by its name), or else a resource that the
+application was made with. The answer is an
 :class:`Answer`, one in a :class:`Reply` that adds status or headers, ``None`` (204), or a ready
 Flask response.
 """
@@ -28,6 +29,7 @@ from . import audit, metrics
 from .codec import decode, encode
 from .context import Client
 from .errors import Forbidden, Invalid, Malformed, ServiceError, Unauthorized
+from .incoming import Incoming
 from .models.base import Answer, Request
 from .models.base import Query as Query
 from .models.common import Detail, Health, Ready
@@ -37,6 +39,7 @@ from .policy import Audience, authorize
 from .preconditions import IfMatch
 from .probe import Probe
 from .services import SERVICES, Service
+from .settings import UploadSettings, load
 from .tokens import Claims, Tokens, bearer
 
 DEFAULT_MAX_BODY = 64 * 1024
@@ -83,6 +86,8 @@ class Endpoint:
     produces: str | None
     statuses: Collection[int]
     errors: Mapping[int, str]
+    accepts: Mapping[str, Any]
+    upload: bool
 
     @property
     def rule(self) -> str:
@@ -137,8 +142,14 @@ class Endpoints:
         produces: str | None = None,
         statuses: Collection[int] = (),
         errors: Mapping[int, str] | None = None,
+        upload: type[Request] | None = None,
+        accepts: Mapping[str, Any] | None = None,
     ) -> Callable[[View], View]:
         """``also`` reads further media types into the request type; ``max_body`` is in bytes, after unpacking.
+
+        ``upload`` is the request type of a view that reads the body itself (an :class:`Incoming`), of up to
+        ``UploadSettings.max_upload_body`` bytes; ``accepts`` are the further media types that it reads, each
+        with its JSON Schema.
 
         ``etag`` is for a single resource: its answer carries an ETag, and ``If-None-Match`` can make it a 304. A
         ``PUT`` of one has to take an :class:`IfMatch`.
@@ -161,18 +172,20 @@ class Endpoints:
                     audience=audience,
                     view=view,
                     name=view.__name__,
-                    body=body[0] if body else None,
+                    body=upload or (body[0] if body else None),
                     query=query[0] if query else None,
                     answer=returned if isinstance(returned, type) and issubclass(returned, Answer) else None,
                     optional_caller=any(_is_optional_caller(h) for h in hints.values()),
                     status=status or (204 if returned in (None, NoneType) else 200),
                     audit=audit,
                     etag=etag,
-                    max_body=max_body,
+                    max_body=load(UploadSettings, {}).max_upload_body if upload else max_body,
                     also=also or {},
                     produces=produces,
                     statuses=statuses,
                     errors=errors or {},
+                    accepts=accepts or {},
+                    upload=upload is not None,
                 )
             )
             return view
@@ -249,16 +262,14 @@ class _Handler:
             hint = hints[name]
             if name in in_path:
                 continue
-            if hint is endpoint.body:
+            if hint in _OF_THE_REQUEST:
+                sources[name] = _OF_THE_REQUEST[hint]
+            elif hint is endpoint.body:
                 sources[name] = self._read_body
             elif hint is endpoint.query:
                 sources[name] = self._read_query
             elif hint is Claims or _is_optional_caller(hint):
                 sources[name] = lambda: g.caller
-            elif hint is Client:
-                sources[name] = client
-            elif hint is IfMatch:
-                sources[name] = lambda: IfMatch(request.headers.get("If-Match"))
             elif hint in resources:
                 sources[name] = _constant(resources[hint])
             else:
@@ -393,12 +404,32 @@ def single(args: MultiDict[str, str]) -> dict[str, str]:
 def client() -> Client:
     """Where the request came from: the gateway says so in ``X-Forwarded-For``."""
     forwarded = request.headers.get("X-Forwarded-For", request.remote_addr or "")
+    scheme = request.headers.get("X-Forwarded-Proto", request.scheme)
     return Client(
         ip=forwarded,
         user_agent=request.headers.get("User-Agent", "")[:512],
-        secure=request.headers.get("X-Forwarded-Proto", request.scheme) == "https",
+        secure=scheme == "https",
         cookies=request.cookies,
+        origin=f"{scheme}://{request.headers.get('X-Forwarded-Host', request.host)}",
     )
+
+
+def incoming() -> Incoming:
+    """The body, still to be read."""
+    return Incoming(
+        request.stream,
+        content_type=request.headers.get("Content-Type"),
+        encoding=request.headers.get("Content-Encoding", "identity"),
+        length=request.content_length,
+    )
+
+
+_OF_THE_REQUEST: Mapping[type, Parameter] = {
+    Client: client,
+    IfMatch: lambda: IfMatch(request.headers.get("If-Match")),
+    Incoming: incoming,
+}
+"""What a parameter of one of these types is given, whatever the endpoint."""
 
 
 def read_limited(limit: int) -> bytes:

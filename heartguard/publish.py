@@ -124,10 +124,11 @@ def _route(endpoint: Endpoint) -> dict[str, Any]:
         "audience": endpoint.audience.value,
         "optional_caller": endpoint.optional_caller,
         "max_body": endpoint.max_body if endpoint.body else 0,
+        "upload": endpoint.upload,
         "audit": endpoint.audit,
         "request": endpoint.body.__name__ if endpoint.body else None,
         "answer": endpoint.answer.__name__ if endpoint.answer else None,
-        "media_types": [*formats, *endpoint.also],
+        "media_types": [*formats, *endpoint.also, *endpoint.accepts],
     }
 
 

@@ -31,6 +31,7 @@ SERVICES = {
         Service("auth", "AUTH", "auth", 5001, "AUTH_PORT", "AUTH_URL", "/auth"),
         Service("organization", "ORG", "organization", 5002, "ORG_PORT", "ORG_URL", "/organization"),
         Service("user", "USER", "user", 5003, "USER_PORT", "USER_URL", "/users"),
+        Service("media", "MEDIA", "media", 5004, "MEDIA_PORT", "MEDIA_URL", "/media"),
         Service("timeseries", "TS", "influx", 5005, "TIMESERIES_PORT", "TIMESERIES_URL", "/timeseries"),
         Service("audit", "AUDIT", "audit", 5006, "AUDIT_PORT", "AUDIT_URL", "/audit"),
     )

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from dotenv import dotenv_values
 
 ROOT = Path(__file__).resolve().parent.parent
+MB = 1024 * 1024
 
 S = TypeVar("S")
 Network = IPv4Network | IPv6Network
@@ -197,6 +198,23 @@ class DatabaseSettings:
 @dataclass(frozen=True, kw_only=True)
 class ValkeySettings:
     redis_url: str = variable("REDIS_URL", url("redis", "rediss", "unix"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class UploadSettings:
+    """How large an uploaded file may be. The gateway must know it too: it takes bodies in."""
+
+    max_upload_mb: int = variable("MAX_UPLOAD_MB", integer(1, 1024), "10")
+
+    @property
+    def max_upload(self) -> int:
+        """Bytes of a file."""
+        return self.max_upload_mb * MB
+
+    @property
+    def max_upload_body(self) -> int:
+        """Bytes of a body that carries one: base64 takes a third more, and JSON may escape its slashes besides."""
+        return 2 * self.max_upload + MB
 
 
 @dataclass(frozen=True, kw_only=True)

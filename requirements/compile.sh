@@ -25,7 +25,7 @@ lock() {
 
 compile requirements/dev.txt --extra dev "$@"
 compile requirements/local.txt --extra local --constraint requirements/dev.txt
-for service in audit auth gateway organization timeseries user; do
+for service in audit auth gateway media organization timeseries user; do
     folder=$service
     [ "$service" = timeseries ] && folder=influx
     compile "services/$folder/requirements.txt" --extra "$service" --constraint requirements/dev.txt

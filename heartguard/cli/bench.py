@@ -23,7 +23,9 @@ WIDTH = 160
 def bench(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME]...", help="gateway, latency, ingest, windows, sign-in, start; default: all."),
+        typer.Argument(
+            metavar="[NAME]...", help="gateway, latency, ingest, windows, media, sign-in, start; default: all."
+        ),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Small rounds: all in a few minutes, rough figures.")] = False,
     json: Annotated[Path | None, typer.Option(help="Also write the result to this file.", dir_okay=False)] = None,

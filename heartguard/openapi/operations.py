@@ -103,6 +103,7 @@ def _body(endpoint: Endpoint, type_: type, examples: Examples) -> dict[str, Any]
     for media_type in endpoint.also:
         text = media_type.startswith("text/")
         content[media_type] = {"schema": {"type": "string"}, **examples.other(media_type)} if text else {}
+    content |= {media_type: {"schema": schema} for media_type, schema in endpoint.accepts.items()}
     return {
         "required": True,
         "description": f"At most {_size(endpoint.max_body)}, unpacked; `Content-Encoding: gzip` is understood.",

@@ -1,6 +1,6 @@
 """The contract's XML mapping (section 1), in both directions."""
 
-from .reader import parse
+from .reader import interpret, parse
 from .writer import dumps, dumps_plain
 
-__all__ = ["dumps", "dumps_plain", "parse"]
+__all__ = ["dumps", "dumps_plain", "interpret", "parse"]

@@ -1,6 +1,7 @@
 """An untrusted XML document, read without fetching or expanding anything."""
 
 import re
+from typing import Any
 
 from lxml import etree
 from lxml.etree import _Element as Element
@@ -28,14 +29,15 @@ def read(body: bytes) -> Element:
         raise Malformed("The body is empty")
     if body.count(b"<") - body.count(b"</") > MAX_ELEMENTS:
         raise ServiceError(413, f"The body has more than {MAX_ELEMENTS} elements")
-    _check_before_root(body)
+    check_before_root(body)
     root = _parse(body)
     if _has_instructions(root):
         raise Malformed("XML with processing instructions is not accepted")
     return root
 
 
-def _check_before_root(body: bytes) -> None:
+def check_before_root(body: bytes) -> None:
+    """Refuse what may come before the root but not here; ``body`` may end anywhere behind the root's beginning."""
     found = _DECLARATION.match(body)
     assert found is not None
     declared = _ENCODING.search(found[1] or b"")
@@ -64,7 +66,16 @@ def _skip_comments(body: bytes, position: int) -> int:
 
 
 def _parse(body: bytes) -> Element:
-    parser = etree.XMLParser(
+    try:
+        root: Element = etree.fromstring(body, new_parser())
+    except etree.XMLSyntaxError as error:
+        raise refusal(error) from None
+    return root
+
+
+def new_parser(**options: Any) -> Any:
+    """A parser of untrusted XML."""
+    return etree.XMLParser(
         encoding="utf-8",
         resolve_entities=False,
         no_network=True,
@@ -72,13 +83,14 @@ def _parse(body: bytes) -> Element:
         dtd_validation=False,
         huge_tree=False,
         remove_comments=True,
+        **options,
     )
-    try:
-        return etree.fromstring(body, parser)
-    except etree.XMLSyntaxError as error:
-        # libxml2's own message quotes the body.
-        line, column = error.position
-        raise Malformed(f"The body is not well-formed XML (line {line}, column {column})") from None
+
+
+def refusal(error: etree.XMLSyntaxError) -> Malformed:
+    """What the client hears of it; libxml2's own message quotes the body."""
+    line, column = error.position
+    return Malformed(f"The body is not well-formed XML (line {line}, column {column})")
 
 
 def _has_instructions(root: Element) -> bool:

@@ -63,7 +63,11 @@ def parse(body: bytes, type_: type) -> tuple[Any, list[Detail]]:
     (400) for a body that is not well formed or holds what is not allowed at all, and
     :class:`Invalid` (422) where XML's own violations are very many.
     """
-    root = read(body)
+    return interpret(read(body), type_)
+
+
+def interpret(root: Element, type_: type) -> tuple[Any, list[Detail]]:
+    """The same, of a document that was read already."""
     place = Place([])
     if _local_name(root, place) != type_.__name__:
         place.report(f"the root element must be named {type_.__name__}")

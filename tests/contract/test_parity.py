@@ -314,6 +314,8 @@ def good_text(node: dict[str, Any]) -> st.SearchStrategy[str]:
     pattern = node.get("pattern", ANY_TEXT)
     if node.get("format") == "date-time":
         return st.datetimes().map(lambda time: time.isoformat() + "Z")
+    if node.get("format") == "uuid":
+        return st.uuids().map(str)
     strategy = texts_by(pattern) if pattern != ANY_TEXT else st.one_of(texts, stretched)
     return strategy.filter(lambda text: low <= len(text) <= high)
 

@@ -14,7 +14,7 @@ from lxml import etree
 
 from heartguard import codec
 from heartguard.errors import MESSAGES, Invalid, ServiceError
-from heartguard.models import auth_token, timeseries
+from heartguard.models import auth_token, media_item, timeseries
 from heartguard.models.common import Detail
 from heartguard.negotiation import Format
 from heartguard.publish import FOLDER, publish, published, routes
@@ -79,6 +79,7 @@ def test_routes_say_what_the_gateway_must_know() -> None:
         "audience": "P",
         "optional_caller": False,
         "max_body": login["max_body"],
+        "upload": False,
         "audit": login["audit"],
         "request": "LoginRequest",
         "answer": "LoginResponse",
@@ -86,6 +87,9 @@ def test_routes_say_what_the_gateway_must_know() -> None:
     }
     write = next(route for route in routes() if route["path"] == "/timeseries/write")
     assert "text/plain" in write["media_types"]
+    upload = next(route for route in routes() if route["path"] == "/media/upload")
+    assert (upload["upload"], upload["request"]) == (True, "MediaUpload")
+    assert "multipart/form-data" in upload["media_types"]
 
 
 # The examples of section 10
@@ -102,6 +106,15 @@ def test_registering() -> None:
         b"<RegisterResponse><user_id>2</user_id><email>user@hg.io</email><role>user</role><org_id>1</org_id>"
         b"</RegisterResponse>",
     )
+
+
+def test_uploading() -> None:
+    as_json = b'{"file_name":"logo.png","content_type":"image/png","data_base64":"iVBORw0KGgo="}'
+    as_xml = (
+        b"<MediaUpload><file_name>logo.png</file_name><content_type>image/png</content_type>"
+        b"<data_base64>iVBORw0KGgo=</data_base64></MediaUpload>"
+    )
+    accepted("media_item", media_item.MediaUpload, as_json, as_xml)
 
 
 def test_writing() -> None:

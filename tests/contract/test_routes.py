@@ -59,6 +59,17 @@ CONTRACT = {
         ("GET", "/timeseries/ready"): "I",
         ("GET", "/timeseries/metrics"): "I",
     },
+    "media": {
+        ("POST", "/media/upload"): "A",
+        ("GET", "/media/items"): "A",
+        ("GET", "/media/items/{id}"): "A",
+        ("GET", "/media/items/{id}/download"): "A",
+        ("DELETE", "/media/items/{id}"): "X",
+        ("GET", "/media/objects/{organization}/{owner}/{id}/{name}"): "P",  # where the local store's links lead
+        ("GET", "/media/health"): "P",
+        ("GET", "/media/ready"): "I",
+        ("GET", "/media/metrics"): "I",
+    },
     "audit": {
         ("POST", "/audit/events"): "S",
         ("GET", "/audit/events"): "X",
@@ -89,6 +100,7 @@ def app(
         "JWT_SECRET": "j" * 32,
         "DATABASE_URL": url_for(request.param) if request.param in ROLES else "",
         "REDIS_URL": valkey_url,
+        "HEARTGUARD_DATA": str(tmp_path),
         "BOOTSTRAP_ADMIN_PASSWORD": "a long enough password",
         "AUDIT_SIGNING_KEY": "k" * 32,
         "AUDIT_SPOOL": str(tmp_path / "spool"),

@@ -4,10 +4,12 @@ Everything goes through the gateway of a whole stack. Answers are judged by the 
 """
 
 import gzip
+import hashlib
 import os
 import signal
 import threading
 import time
+from base64 import b64decode, b64encode
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
@@ -195,6 +197,62 @@ def test_buckets(admin: Portal, sent: str, asked: str) -> None:
     assert {"org_1", name} <= set(names)
     assert admin.ask("DELETE", f"/timeseries/buckets/{name}", asked=asked).status == 204
     assert admin.ask("DELETE", f"/timeseries/buckets/{name}", asked=asked).status == 404
+
+
+LOGO = b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg==")
+
+
+@pytest.mark.parametrize(("sent", "asked"), FORMATS)
+def test_files(admin: Portal, anonymous: Portal, sent: str, asked: str) -> None:
+    said = {"file_name": "logo.png", "content_type": "image/png", "data_base64": b64encode(LOGO).decode()}
+    as_xml = "".join(f"<{name}>{value}</{name}>" for name, value in said.items())
+    body = msgspec.json.encode(said) if sent == JSON else f"<MediaUpload>{as_xml}</MediaUpload>".encode()
+    made = admin.ask("POST", "/media/upload", body, sent, asked)
+    assert made.status == 201, made.data
+    item = judge(made, asked, "media_item", "MediaItem")
+    id_ = pick(item, "id")
+    assert (pick(item, "file_name"), pick(item, "sha256")) == ("logo.png", hashlib.sha256(LOGO).hexdigest())
+
+    listed = judge(admin.ask("GET", "/media/items?limit=1", asked=asked), asked, "media_item", "MediaItems")
+    [first] = listed.findall("items/item") if asked == XML else listed["items"]
+    assert pick(first, "id") == id_
+    judge(admin.ask("GET", f"/media/items/{id_}", asked=asked), asked, "media_item", "MediaItem")
+
+    answer = admin.ask("GET", f"/media/items/{id_}/download", asked=asked)
+    link = judge(answer, asked, "media_item", "SignedUrl")
+    path = pick(link, "url").removeprefix(admin.stack.gateway)
+    assert path.startswith("/media/objects/org_1/")
+    found = anonymous.ask("GET", path, asked="image/png")
+    assert (found.status, found.data, found.headers["Content-Type"]) == (200, LOGO, "image/png")
+    part = anonymous.ask("GET", path, Range="bytes=1-3")
+    assert (part.status, part.data, part.headers["Content-Range"]) == (206, b"PNG", f"bytes 1-3/{len(LOGO)}")
+    head = anonymous.ask("HEAD", path)
+    assert (head.status, head.headers["Content-Length"]) == (200, str(len(LOGO)))
+    forged = anonymous.ask("GET", path.replace("logo.png?", "logo2.png?"), asked=asked)
+    assert pick(judge_error(forged, asked), "code") == "MEDIA_403"
+
+    assert admin.ask("DELETE", f"/media/items/{id_}", asked=asked).status == 204
+    assert anonymous.ask("GET", path, asked=asked).status == 404
+
+
+@pytest.mark.parametrize("megabytes", [10, 11, 30])
+def test_files_that_are_too_large(admin: Portal, megabytes: int) -> None:
+    """Whether the gateway refuses them already or only the service can."""
+    content = LOGO + bytes(megabytes * 1024 * 1024)
+    said = {"file_name": "a.png", "content_type": "image/png", "data_base64": b64encode(content).decode()}
+    refused = admin.ask("POST", "/media/upload", msgspec.json.encode(said))
+    assert (refused.status, pick(judge_error(refused, JSON), "code")) == (413, "MEDIA_413")
+
+
+def test_a_form_of_a_file(admin: Portal) -> None:
+    body, content_type = urllib3.encode_multipart_formdata({"file": ("logo.png", LOGO, "image/png")})
+    made = judge(admin.ask("POST", "/media/upload", body, content_type), JSON, "media_item", "MediaItem")
+    assert (made["file_name"], made["size"]) == ("logo.png", len(LOGO))
+
+
+def judge_error(answer: urllib3.BaseHTTPResponse, asked: str) -> Any:
+    error = judge(answer, asked, "common", "Error")
+    return error if asked == XML else error["error"]
 
 
 @pytest.mark.parametrize("asked", [JSON, XML])

@@ -51,6 +51,7 @@ AGAIN_WHERE_CLOSED = urllib3.Retry(
 )
 """A kept connection may be closed in the very instant that a request is sent: then it is sent again, as clients do."""
 
+FILE = {"file_name": "a.csv", "content_type": "text/csv", "data_base64": "YSxiCg=="}
 _numbers = count(1)
 
 
@@ -166,6 +167,7 @@ def bodies(scene: Scene, person: Person | None) -> dict[str, Callable[[], dict[s
         "PUT /organization": lambda: {"name": "own clinic"},
         "PUT /users/me": lambda: {"first_name": "Ana"},
         "PUT /users/{id}/role": lambda: {"role": "manager"},
+        "POST /media/upload": lambda: FILE,
         "POST /timeseries/write": lambda: {"points": [{"measurement": "m", "fields": {"f": 1.0}}]},
         "POST /timeseries/query": lambda: {"measurement": "m"},
         "POST /timeseries/buckets": lambda: {"bucket": bucket},
@@ -185,6 +187,8 @@ def resource(scene: Scene, route: str, org: str, person: Person | None) -> str:
         return str(scene.person("user", org).id)
     if route.startswith("GET /users/"):
         return str(scene.people[org, "user"].id)
+    if "/media/items/" in route:
+        return str(scene.call("POST", "/media/upload", scene.people[org, "user"].token, **FILE)["id"])
     if route.startswith("DELETE /timeseries/buckets/"):
         bucket = f"org_{admin.org_id}_d{next(_numbers)}"
         scene.call("POST", "/timeseries/buckets", admin.token, bucket=bucket)
@@ -199,6 +203,8 @@ def expected(route: dict[str, Any], role: str, org: str) -> set[int]:
         return {401 if role == "none" else 403}
     if named == "POST /auth/register" and role not in {"none", "admin"}:
         return {403}
+    if route["path"].startswith("/media/objects/"):
+        return {403}  # nobody has a link to what was made up
     if "{" in route["path"] and (org == "other" or not known(named)):
         return {404}
     return (
@@ -210,14 +216,14 @@ def expected(route: dict[str, Any], role: str, org: str) -> set[int]:
 
 def known(named: str) -> bool:
     """Whether :func:`resource` knows such things."""
-    return named.partition(" ")[2].startswith(("/auth/sessions/", "/users/", "/timeseries/buckets/"))
+    return named.partition(" ")[2].startswith(("/auth/sessions/", "/users/", "/media/items/", "/timeseries/buckets/"))
 
 
 def bodies_known() -> set[str]:
     return {
         "POST /auth/register", "POST /auth/login", "POST /auth/refresh", "PUT /auth/password",
         "POST /auth/token/introspect", "PUT /organization", "PUT /users/me", "PUT /users/{id}/role",
-        "POST /timeseries/write", "POST /timeseries/query", "POST /timeseries/buckets",
+        "POST /media/upload", "POST /timeseries/write", "POST /timeseries/query", "POST /timeseries/buckets",
     }  # fmt: skip
 
 

@@ -279,7 +279,7 @@ def test_given_stores_are_used_and_not_started(
     url_for: Callable[[str], str],
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", database_url)
-    for name in ("auth", "organization", "user", "timeseries", "audit"):
+    for name in ("auth", "organization", "user", "media", "timeseries", "audit"):
         monkeypatch.setenv(SERVICES[name].port_variable.removesuffix("PORT") + "DATABASE_URL", url_for(name))
     (another.root.parent / f"{another.root.name}-url").write_text(valkey_url)
     monkeypatch.setenv("REDIS_URL_FILE", str(another.root.parent / f"{another.root.name}-url"))

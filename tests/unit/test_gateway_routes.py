@@ -83,9 +83,13 @@ def test_routes_are_read_as_published(tmp_path: Path) -> None:
     stated = {"service": "auth", "name": "login", "method": "POST", "path": "/auth/login", "audience": "P",
               "optional_caller": False, "max_body": 65536, "audit": "LOGIN", "formats": []}  # fmt: skip
     file.write_text(json.dumps({"routes": [stated]}))
-    login = Routes.load(file).find("/auth/login")[0].route("POST")
+    login = Routes.load(file, 1000).find("/auth/login")[0].route("POST")
     assert (login.audience, login.body_limit, login.stricter, login.changes) == (Audience.PUBLIC, 65536, True, True)
     assert not login.reads_token
+    assert login.too_large is None
+    file.write_text(json.dumps({"routes": [{**stated, "service": "media", "path": "/media/upload", "upload": True}]}))
+    upload = Routes.load(file, 1000).find("/media/upload")[0].route("POST")
+    assert (upload.body_limit, upload.too_large) == (1000, "MEDIA_413")
 
 
 def test_what_a_route_says_of_itself() -> None:

@@ -24,6 +24,7 @@ def test_services_are_found_by_url_or_else_by_port() -> None:
         "auth": "http://auth:9",
         "organization": "http://127.0.0.1:5002",
         "user": "http://127.0.0.1:5003",
+        "media": "http://127.0.0.1:5004",
         "timeseries": "http://127.0.0.1:6005",
         "audit": "http://127.0.0.1:5006",
     }

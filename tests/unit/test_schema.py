@@ -73,7 +73,7 @@ def test_schemas_are_schemas(domain: str) -> None:
 
 
 def test_the_domains_are_the_modules_with_types() -> None:
-    assert domains() == ["auth_token", "common", "organization", "timeseries", "user"]
+    assert domains() == ["audit_event", "auth_token", "common", "media_item", "organization", "timeseries", "user"]
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         OwnPages(app.wsgi_app, settings.threads),
         own_paths=frozenset(endpoint.path for endpoint in endpoints),
         proxy=Proxy(
-            routes=Routes.load(settings.routes_file),
+            routes=Routes.load(settings.routes_file, settings.max_upload_body),
             addresses=addresses,
             guard=guard,
             upstreams=upstreams,

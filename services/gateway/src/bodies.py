@@ -110,8 +110,9 @@ async def receive(protocol: Protocol, stated: int, patience: float = PATIENCE) -
         raise
 
 
-def expected_length(headers: Mapping[str, str], limit: int) -> int:
-    """The length of the body. Raises 413 where it is over ``limit``, 400 where it is not said clearly, 411 for chunks.
+def expected_length(headers: Mapping[str, str], limit: int, too_large: str | None = None) -> int:
+    """The length of the body. Raises 413 (with the code ``too_large``, where there is one of its own) where it is over
+    ``limit``, 400 where it is not said clearly, 411 for chunks.
 
     The web server hands over a body in chunks that is malformed, or cut short, as if it were complete. A service
     would take the half for the whole, and nobody could tell.
@@ -124,7 +125,7 @@ def expected_length(headers: Mapping[str, str], limit: int) -> int:
         if not (length.isascii() and length.isdecimal()):
             raise Malformed("Content-Length is not a number")
         if len(length) > MOST_DIGITS or int(length) > limit:
-            raise ServiceError(413)
+            raise ServiceError(413, code=too_large)
         return int(length)
     if length is not None:
         raise Malformed("Content-Length and Transfer-Encoding exclude each other")

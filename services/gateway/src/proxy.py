@@ -89,7 +89,7 @@ class Proxy:
         return route, f"{target}?{visit.query}" if visit.query else target
 
     async def _body(self, visit: Visit, route: Route, protocol: Protocol) -> Body:
-        stated = expected_length(visit.headers, route.body_limit)
+        stated = expected_length(visit.headers, route.body_limit, route.too_large)
         return await receive(protocol, stated) if stated else NONE
 
     def _own_headers(self, visit: Visit) -> Headers:

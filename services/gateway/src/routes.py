@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import msgspec
+from msgspec.structs import replace
 
 from heartguard.endpoint import DEFAULT_MAX_BODY
 from heartguard.errors import Malformed, NotFound, ServiceError
@@ -25,13 +26,17 @@ STRICTER = frozenset({"/auth/login", "/auth/register", "/auth/refresh"})
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
-    """One entry of the published routes. ``max_body`` is in bytes; 0 says that no body is expected."""
+    """One entry of the published routes. ``max_body`` is in bytes; 0 says that no body is expected.
+
+    How large the body of an ``upload`` may be is a setting.
+    """
 
     service: str
     method: str
     path: str
     audience: Audience
     max_body: int
+    upload: bool = False
     optional_caller: bool = False
     audit: str | None = None
 
@@ -39,6 +44,11 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     def body_limit(self) -> int:
         """Bytes that a body may have. One that nobody expects may still come, and is for the service to ignore."""
         return self.max_body or DEFAULT_MAX_BODY
+
+    @property
+    def too_large(self) -> str | None:
+        """The code for a body over the limit: how large a file may be is for its service to say, whoever says it."""
+        return f"{SERVICES[self.service].prefix}_413" if self.upload else None
 
     @property
     def stricter(self) -> bool:
@@ -97,9 +107,10 @@ class Routes:
         self._matcher = re.compile("|".join(f"({template.pattern})" for template in self._open) or r"(?!)")
 
     @classmethod
-    def load(cls, file: Path) -> "Routes":
+    def load(cls, file: Path, max_upload_body: int) -> "Routes":
         """The published routes: those of all services but the gateway itself, which answers its own."""
-        return cls(msgspec.json.decode(file.read_bytes(), type=_Published).routes)
+        published = msgspec.json.decode(file.read_bytes(), type=_Published).routes
+        return cls(replace(route, max_body=max_upload_body) if route.upload else route for route in published)
 
     def find(self, path: str) -> tuple[Template, str]:
         """The template of ``path`` (decoded) and the path to forward, encoded anew.

@@ -10,6 +10,7 @@ from heartguard.settings import (
     Network,
     Rate,
     ServiceSettings,
+    UploadSettings,
     integer,
     networks,
     origins,
@@ -23,7 +24,7 @@ _URL = url("http", "https")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(ServiceSettings, AuditSettings):
+class Settings(ServiceSettings, UploadSettings, AuditSettings):
     """The limits, whom to trust, and where the services are."""
 
     rate_limit: Rate = variable("RATE_LIMIT", rate, "100/min")
@@ -44,6 +45,8 @@ class Settings(ServiceSettings, AuditSettings):
     org_url: str | None = variable("ORG_URL", _URL, optional=True)
     user_port: int = variable("USER_PORT", _PORT, "5003")
     user_url: str | None = variable("USER_URL", _URL, optional=True)
+    media_port: int = variable("MEDIA_PORT", _PORT, "5004")
+    media_url: str | None = variable("MEDIA_URL", _URL, optional=True)
     timeseries_port: int = variable("TIMESERIES_PORT", _PORT, "5005")
     timeseries_url: str | None = variable("TIMESERIES_URL", _URL, optional=True)
     audit_port: int = variable("AUDIT_PORT", _PORT, "5006")

@@ -7,11 +7,11 @@ from heartguard.app import create_service_app
 from heartguard.database import Database
 from heartguard.keyring import open_ring
 from heartguard.settings import load
+from heartguard.sweeper import Sweeper
 from heartguard.tokens import Tokens
 
 from .db import PostgresStore
 from .settings import Settings
-from .sweeper import Sweeper
 from .timeseries import TimeSeries
 from .views import endpoints
 

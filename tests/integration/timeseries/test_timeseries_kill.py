@@ -10,28 +10,18 @@ import http.client
 import json
 import os
 import random
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from heartguard.local.errors import SetupError
 from heartguard.local.files import private_folder
-from heartguard.local.postgres import Postgres
-from heartguard.local.readiness import is_ready
-from heartguard.local.server import Running
-from heartguard.migrate import migrate
-from heartguard.services import SERVICES
-from heartguard.settings import ROOT
 
-from .conftest import SECRET, TOKENS, wait_until
+from ..killing import Site
+from .conftest import SECRET, TOKENS
 
 KILLS = int(os.environ.get("HEARTGUARD_KILLS", "2"))
 WRITERS = 3
@@ -44,42 +34,7 @@ EVERYTHING = {
 }  # fmt: skip
 
 
-def kill(pid: int) -> None:
-    """The process and its children: none gets to do anything more."""
-    children = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
-    for one in [*children, pid]:
-        with suppress(ProcessLookupError):  # a worker of PostgreSQL's that has just ended
-            os.kill(one, signal.SIGKILL)
-
-
-class Site:
-    """A durable PostgreSQL and the service as the product runs it, both in processes of their own."""
-
-    def __init__(self, folder: Path, port: int) -> None:
-        self.port = port
-        self._store = Postgres(folder / "postgres", private_folder(folder / "secrets"))
-        self._postgres = Running(self._store)
-        migrate(self._store.url, passwords={"timeseries": self._store.password("timeseries")})
-        self._service = self._start()
-        self._wait()
-
-    def kill_service(self) -> None:
-        kill(self._service.pid)
-        self._service.wait(10)
-        self._service = self._start()
-        self._wait()
-
-    def kill_postgres(self) -> None:
-        kill(self._postgres.pid)
-        self._postgres.kill()
-        wait_until(self._restart, 20)
-        self._wait()
-
-    def stop(self) -> None:
-        self._service.terminate()
-        self._service.wait(20)
-        self._postgres.stop()
-
+class TimeSeriesSite(Site):
     def send(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
         """Status and answer. Raises OSError or HTTPException where the service goes away meanwhile."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
@@ -92,34 +47,11 @@ class Site:
         finally:
             connection.close()
 
-    def _start(self) -> "subprocess.Popen[bytes]":
-        command = [sys.executable, "-m", "heartguard.serve", "timeseries", "--port", str(self.port)]
-        environ = {
-            "PATH": os.environ["PATH"],
-            "JWT_SECRET": SECRET,
-            "DATABASE_URL": self._store.url_for("timeseries"),
-            "REDIS_URL": "redis://127.0.0.1:1/0",
-            "AUDIT_SPOOL": str(self._store.folder.parent / "spool"),
-        }
-        quiet = subprocess.DEVNULL
-        return subprocess.Popen(command, cwd=ROOT, env=environ, stdout=quiet, stderr=quiet)
-
-    def _restart(self) -> bool:
-        """As the supervisor does it: again, where a process of the killed server has not quite ended yet."""
-        try:
-            self._postgres = Running(self._store)
-        except SetupError:
-            return False
-        return True
-
-    def _wait(self) -> None:
-        wait_until(lambda: is_ready(SERVICES["timeseries"], self.port), 20)
-
 
 class Writer:
     """Sends batches until told to stop; ``acknowledged`` counts those that are safe."""
 
-    def __init__(self, site: Site, number: int) -> None:
+    def __init__(self, site: TimeSeriesSite, number: int) -> None:
         self.acknowledged = 0
         self.tags = {"writer": str(number)}
         self.statuses: set[int] = set()
@@ -165,13 +97,14 @@ class Writer:
 
 
 @pytest.fixture
-def site(stores_folder: Path, free_port: Callable[[], int]) -> Iterator[Site]:
-    site = Site(private_folder(stores_folder / "killed"), free_port())
+def site(stores_folder: Path, free_port: Callable[[], int]) -> Iterator[TimeSeriesSite]:
+    folder = private_folder(stores_folder / "killed")
+    site = TimeSeriesSite(folder, "timeseries", free_port(), {"JWT_SECRET": SECRET})
     yield site
     site.stop()
 
 
-def test_what_was_acknowledged_survives_and_nothing_is_half_written(site: Site) -> None:
+def test_what_was_acknowledged_survives_and_nothing_is_half_written(site: TimeSeriesSite) -> None:
     chance = random.Random(KILLS)
     writers = [Writer(site, number) for number in range(WRITERS)]
     for number in range(KILLS):

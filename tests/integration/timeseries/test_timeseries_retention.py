@@ -10,10 +10,10 @@ import pytest
 from sqlalchemy import text
 
 from heartguard.errors import Unavailable
+from heartguard.sweeper import Sweeper
 from services.influx.src import db
 from services.influx.src.db import PostgresStore
 from services.influx.src.store import Selection, Series, StoredBucket
-from services.influx.src.sweeper import Sweeper
 from services.influx.src.times import MAX_TIME, MIN_TIME, SECOND
 
 from .conftest import Clock, add, wait_until

@@ -1,9 +1,9 @@
-"""Clears away expired points in the background."""
+"""Work that comes back by itself: clearing away and mending, in the background."""
 
 import threading
 from collections.abc import Callable
 
-from heartguard.logs import log
+from .logs import log
 
 
 class Sweeper:

@@ -1,0 +1,47 @@
+"""Documents, tables, and the formats of medical devices."""
+
+import codecs
+import re
+
+from .content import Content
+
+PIECE = 1024 * 1024
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_PAGE = re.compile(
+    rb"\s*<(!doctype html|html|head|script|iframe|h1|div|font|table|a|style|title|b|body|br|p|!--|svg|\?xml|\?php)"
+    rb"[\s>]",
+    re.IGNORECASE,
+)
+"""What makes browsers take a text for a page (WHATWG MIME Sniffing, section 7.1)."""
+_OTHERS = (b"GIF8", b"%PDF-", b"%!PS", b"RIFF", b"OggS", b"ID3", b"fLaC", b"BM", b"PK", b"#!", b"0       ")
+_PRINTABLE = re.compile(rb"[\x20-\x7e]*")
+
+
+def is_pdf(content: Content) -> bool:
+    return content[:5] == b"%PDF-"
+
+
+def is_csv(content: Content) -> bool:
+    """Text in UTF-8 that no browser would take for a page, and that is no file of another kind."""
+    begin = content[:1024].removeprefix(codecs.BOM_UTF8)
+    if _PAGE.match(begin) or begin.startswith(_OTHERS):
+        return False
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    for position in range(0, len(content), PIECE):
+        if _CONTROL.search(decoder.decode(content[position : position + PIECE])):
+            return False
+    decoder.decode(b"", final=True)
+    return True
+
+
+def is_dicom(content: Content) -> bool:
+    """DICOM PS3.10: a preamble and ``DICM``. The preamble can make a file two things at once: only TIFF is sane."""
+    preamble = content[:128]
+    return content[128:132] == b"DICM" and (not preamble.strip(b"\0") or preamble[:4] in {b"II*\0", b"MM\0*"})
+
+
+def is_edf(content: Content) -> bool:
+    """European Data Format: a header of printable characters, which begins with its version."""
+    header = content[:256]
+    return len(header) == 256 and header.startswith(b"0       ") and _PRINTABLE.fullmatch(header) is not None

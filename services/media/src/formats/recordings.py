@@ -1,0 +1,76 @@
+"""Sound and film."""
+
+import re
+
+from .content import Content, uint
+
+_TEXT = re.compile(rb"[\t-\r\x20-\x7e]*")
+_QUICKTIME = b"qt  "
+
+
+def is_riff(content: Content, kind: bytes) -> bool:
+    """RIFF. A length that can be read as text would be one of half a gigabyte, or part of a script."""
+    return content[:4] in {b"RIFF", b"RF64"} and content[8:12] == kind and not _TEXT.fullmatch(content[4:8])
+
+
+def is_wav(content: Content) -> bool:
+    return is_riff(content, b"WAVE")
+
+
+def is_avi(content: Content) -> bool:
+    return is_riff(content, b"AVI ")
+
+
+def is_ogg(content: Content) -> bool:
+    return content[:5] == b"OggS\0"
+
+
+def is_flac(content: Content) -> bool:
+    return content[:4] == b"fLaC" and content[4] & 0x7F == 0
+
+
+def is_mp3(content: Content) -> bool:
+    """MPEG audio, layer III or less, or an ID3 tag before it."""
+    if content[:3] == b"ID3":
+        return content[3] < 0x20 and max(content[6:10]) < 0x80
+    head = uint(content, 0, 4)
+    version, layer, bitrate, rate = head >> 19 & 3, head >> 17 & 3, head >> 12 & 15, head >> 10 & 3
+    return head >> 21 == 0x7FF and version != 1 and layer != 0 and bitrate not in {0, 15} and rate != 3
+
+
+def is_aac(content: Content) -> bool:
+    """ADTS: two frames one after the other, or one alone."""
+    length = (uint(content, 3, 3) >> 5) & 0x1FFF
+    return _is_adts(content, 0) and length > 7 and (length == len(content) or _is_adts(content, length))
+
+
+def _is_adts(content: Content, position: int) -> bool:
+    return uint(content, position, 2) & 0xFFF6 == 0xFFF0
+
+
+def brands(content: Content) -> set[bytes]:
+    """What an ISO base media file says that it can be read as; empty for other files."""
+    if content[4:8] != b"ftyp":
+        return set()
+    end = min(uint(content, 0, 4), 1024)
+    return {content[8:12], *(content[position : position + 4] for position in range(16, end, 4))}
+
+
+def is_mp4(content: Content) -> bool:
+    found = brands(content)
+    return bool(found) and content[8:12] != _QUICKTIME
+
+
+def is_quicktime(content: Content) -> bool:
+    """Old files have no ``ftyp``."""
+    return bool(brands(content)) or content[4:8] in {b"moov", b"mdat", b"wide", b"free", b"skip"}
+
+
+def is_webm(content: Content) -> bool:
+    """Matroska, of which WebM is a kind."""
+    head = content[:128]
+    return head[:4] == b"\x1a\x45\xdf\xa3" and (b"webm" in head or b"matroska" in head)
+
+
+def is_mpeg(content: Content) -> bool:
+    return content[:4] in {b"\0\0\1\xba", b"\0\0\1\xb3"}

@@ -1,0 +1,281 @@
+"""Whatever step was the last before a crash, one sweep later rows and objects agree again. On both stores."""
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from sqlalchemy import text
+
+from heartguard.database import Database
+from heartguard.errors import Unavailable
+from services.media.src import db, mending, spool
+from services.media.src.mending import Mender
+from services.media.src.names import ObjectName
+from services.media.src.spool import Spool
+
+from .conftest import PNG, Caller, mender_of, objects_of, rows_of, store_of
+
+
+@pytest.fixture
+def mender(app: Flask, database: Database) -> Mender:
+    """A sweeper that takes nobody to be still at work."""
+    return Mender(database, store_of(app), mender_of(app)._incoming, grace=0)
+
+
+def new_item(org_id: int) -> db.NewItem:
+    return db.NewItem(
+        id=uuid.uuid4(),
+        org_id=org_id,
+        owner_id=1,
+        file_name="a.png",
+        content_type="image/png",
+        size=70,
+        sha256=bytes(32),
+    )
+
+
+def put(app: Flask, name: ObjectName) -> None:
+    with Spool(mender_of(app)._incoming, 1000) as content:
+        content.write(PNG)
+        store_of(app).put(name, content, "image/png")
+
+
+def agree(caller: Caller, database: Database) -> bool:
+    """Whether each row has its object and each object its row, and all rows are in the lists."""
+    rows = rows_of(database, caller.org_id)
+    listed = sorted(caller.items("?limit=200"))
+    return (
+        [name for name, _ in rows] == objects_of(caller.app, caller.org_id)
+        and {state for _, state in rows} <= {"stored"}
+        and sorted(name.split("/")[2] for name, _ in rows) == listed
+    )
+
+
+def test_an_upload_that_ended_before_its_object(admin: Caller, database: Database, mender: Mender) -> None:
+    with database.transaction(admin.org_id) as tx:
+        db.insert(tx, new_item(admin.org_id))
+    assert admin.items() == []
+    mender.sweep()
+    assert rows_of(database, admin.org_id) == []
+
+
+def test_an_upload_that_ended_after_its_object(admin: Caller, database: Database, mender: Mender) -> None:
+    kept = admin.stored()
+    item = new_item(admin.org_id)
+    with database.transaction(admin.org_id) as tx:
+        db.insert(tx, item)
+    put(admin.app, item.name)
+    assert admin.items() == [kept]
+    assert admin.send("GET", f"/media/items/{item.id}").status_code == 404
+    assert admin.send("DELETE", f"/media/items/{item.id}").status_code == 404
+    mender.sweep()
+    assert admin.items() == [kept]
+    assert agree(admin, database)
+
+
+@pytest.mark.parametrize("object_is_gone", [False, True])
+def test_a_removal_that_came_to_no_end(admin: Caller, database: Database, mender: Mender, object_is_gone: bool) -> None:
+    kept, removed = admin.stored(), admin.stored()
+    with database.transaction(admin.org_id) as tx:
+        name = db.mark_deleting(tx, admin.org_id, uuid.UUID(removed))
+    assert name is not None
+    if object_is_gone:
+        store_of(admin.app).remove(name)
+    assert admin.items() == [kept]
+    assert admin.send("GET", f"/media/items/{removed}").status_code == 404
+    mender.sweep()
+    assert admin.items() == [kept]
+    assert agree(admin, database)
+
+
+def test_a_removal_can_be_said_again_where_it_came_to_no_end(admin: Caller, database: Database) -> None:
+    id_ = admin.stored()
+    with database.transaction(admin.org_id) as tx:
+        db.mark_deleting(tx, admin.org_id, uuid.UUID(id_))
+    assert admin.send("DELETE", f"/media/items/{id_}").status_code == 204
+    assert agree(admin, database)
+    assert admin.send("DELETE", f"/media/items/{id_}").status_code == 404
+
+
+def test_who_is_at_work_is_left_alone(admin: Caller, app: Flask, database: Database) -> None:
+    item = new_item(admin.org_id)
+    with database.transaction(admin.org_id) as tx:
+        db.insert(tx, item)
+    mender_of(app).sweep()
+    assert rows_of(database, admin.org_id) == [(str(item.name), "pending")]
+    with database.transaction(admin.org_id) as tx:
+        db.forget(tx, item.name)
+
+
+def test_an_object_without_a_row_is_removed(admin: Caller, database: Database, mender: Mender) -> None:
+    kept = admin.stored()
+    put(admin.app, new_item(admin.org_id).name)
+    assert not agree(admin, database)
+    mender.compare()
+    assert admin.items() == [kept]
+    assert agree(admin, database)
+
+
+def test_a_row_without_its_object_is_hidden_until_that_comes_back(
+    admin: Caller, database: Database, mender: Mender
+) -> None:
+    kept, lost = admin.stored(), admin.stored()
+    [name] = [ObjectName.parse(name) for name in objects_of(admin.app, admin.org_id) if lost in name]
+    assert name is not None
+    store_of(admin.app).remove(name)
+    mender.compare()
+    assert admin.items() == [kept]
+    assert [state for _, state in rows_of(database, admin.org_id)].count("lost") == 1
+    mender.compare()
+    put(admin.app, name)
+    mender.compare()
+    assert sorted(admin.items()) == sorted([kept, lost])
+    assert agree(admin, database)
+
+
+def test_another_database_s_objects_are_not_removed(
+    admin: Caller, database: Database, mender: Mender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mending, "SURPLUS", 0)
+    monkeypatch.setattr(db, "known_after", lambda *_: [])
+    admin.stored()
+    before = objects_of(admin.app, admin.org_id)
+    mender.compare()
+    assert objects_of(admin.app, admin.org_id) == before
+
+
+def test_all_is_compared_once_an_hour(admin: Caller, mender: Mender, superuser: Any) -> None:
+    mender.sweep()
+    put(admin.app, new_item(admin.org_id).name)
+    mender.sweep()
+    assert len(objects_of(admin.app, admin.org_id)) == 1
+    with superuser.transaction() as tx:
+        tx.execute(text("UPDATE heartguard_core.media_sweeps SET begun_at = begun_at - interval '61 min'"))
+    mender.sweep()
+    assert objects_of(admin.app, admin.org_id) == []
+
+
+def test_more_than_a_page_is_compared(
+    admin: Caller, database: Database, mender: Mender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for page in (
+        "services.media.src.mending.PAGE",
+        "services.media.src.local_store.PAGE",
+        "services.media.src.gcs_store.PAGE",
+    ):
+        monkeypatch.setattr(page, 2)
+    for _ in range(5):
+        admin.stored()
+    mender.compare()
+    assert len(admin.items()) == 5
+    assert agree(admin, database)
+
+
+def test_files_on_their_way_in_are_cleared_away_when_nobody_can_want_them(
+    app: Flask, mender: Mender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    incoming: Path = mender_of(app)._incoming
+    incoming.mkdir(exist_ok=True)
+    left = incoming / "left.part"
+    left.write_bytes(PNG)
+    mender.sweep()
+    assert left.exists()
+    monkeypatch.setattr(spool, "ABANDONED", -1.0)
+    mender.sweep()
+    assert not left.exists()
+
+
+def test_empty_folders_are_cleared_away_when_nobody_can_want_them(
+    local: Flask, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = mender_of(local)._incoming.parent / "objects" / "org_1" / "user_1" / str(uuid.uuid4())
+    folder.mkdir(parents=True)
+    mender_of(local).compare()
+    assert folder.exists()
+    monkeypatch.setattr("services.media.src.local_store.ABANDONED", -1.0)
+    mender_of(local).compare()
+    assert not folder.exists()
+
+
+# Failures in the middle, by a store that is the real one but for the step that fails
+
+
+class Breaking:
+    """The store, of which one step fails, after or before it was done."""
+
+    def __init__(self, store: Any, step: str, *, done: bool) -> None:
+        self._store = store
+        self._step = step
+        self._done = done
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._store, name)
+        if name != self._step:
+            return found
+
+        def broken(*arguments: Any) -> None:
+            if self._done:
+                found(*arguments)
+            raise Unavailable
+
+        return broken
+
+
+@contextmanager
+def breaking(app: Flask, step: str, *, done: bool) -> Iterator[None]:
+    media = _media_of(app)
+    whole = media._store
+    media._store = Breaking(whole, step, done=done)
+    try:
+        yield
+    finally:
+        media._store = whole
+
+
+def _media_of(app: Flask) -> Any:
+    """The resource that the views are given."""
+    handler = app.view_functions["upload"]
+    return handler._sources["media"]()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_a_store_that_fails_while_a_file_is_stored(
+    admin: Caller, database: Database, mender: Mender, done: bool
+) -> None:
+    with breaking(admin.app, "put", done=done):
+        answer = admin.upload()
+    assert (answer.status_code, "Retry-After" in answer.headers) == (503, True)
+    assert admin.items() == []
+    mender.sweep()
+    assert rows_of(database, admin.org_id) == objects_of(admin.app, admin.org_id) == []
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_a_store_that_fails_while_a_file_is_removed(
+    admin: Caller, database: Database, mender: Mender, done: bool
+) -> None:
+    id_ = admin.stored()
+    with breaking(admin.app, "remove", done=done):
+        assert admin.send("DELETE", f"/media/items/{id_}").status_code == 503
+    assert admin.items() == []
+    mender.sweep()
+    assert rows_of(database, admin.org_id) == objects_of(admin.app, admin.org_id) == []
+
+
+def test_an_upload_that_the_sweeper_gave_up(
+    admin: Caller, database: Database, mender: Mender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    media = _media_of(admin.app)
+    whole = media._store.put
+
+    def slow(*arguments: Any) -> None:
+        mender.finish()
+        whole(*arguments)
+
+    monkeypatch.setattr(media._store, "put", slow)
+    assert admin.upload().status_code == 503
+    assert rows_of(database, admin.org_id) == objects_of(admin.app, admin.org_id) == []
