@@ -47,7 +47,15 @@ RIGHTS: dict[str, dict[str, dict[str, str]]] = {
         "sessions": {"SELECT": "id user_id access_expires_at ended_at", "UPDATE": "ended_at"},
         "revoked_tokens": {"SELECT": "kind id", "INSERT": "kind id expires_at"},
     },
-    "media": {},
+    "media": {
+        "media_items": {
+            "SELECT": EVERY,
+            "INSERT": "id org_id owner_id file_name object_name content_type size sha256",
+            "UPDATE": "state changed_at created_at",
+            "DELETE": EVERY,
+        },
+        "media_sweeps": {"SELECT": EVERY, "UPDATE": "begun_at"},
+    },
     "timeseries": {
         "buckets": {"SELECT": EVERY, "UPDATE": "description"},
         "fields": {"SELECT": EVERY, "INSERT": EVERY},
