@@ -7,6 +7,7 @@ first: of the bucket itself, and of its series by the bucket's epoch.
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -52,7 +53,7 @@ SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('sync
 {INCOMING}
 """
 
-_COLUMNS = "id, org_id, name, retention_seconds, created_at, description"
+_COLUMNS = "id, name, retention_seconds, created_at, description"
 _BUCKET = text(f"SELECT {_COLUMNS} FROM heartguard_core.buckets WHERE org_id = :org AND name = :name")  # noqa: S608
 _BUCKETS = text(f"SELECT {_COLUMNS} FROM heartguard_core.buckets WHERE org_id = :org ORDER BY name")  # noqa: S608
 _CREATE = text("SELECT heartguard_core.create_bucket(:org, :name, :retention, :description, :now)")
@@ -64,7 +65,7 @@ _TYPES = text("""
     WHERE b.id = :bucket AND b.org_id = :org
 """).bindparams(bindparam("measurements", type_=ARRAY(Text)))
 
-_EXPIRING = text("SELECT id FROM heartguard_core.buckets WHERE retention_seconds > 0 ORDER BY id")
+_EXPIRING = text("SELECT heartguard_core.expiring_buckets()")
 _ALONE = text("SELECT pg_try_advisory_xact_lock(:class, hashint8(:bucket))")
 _ENSURE = text("SELECT heartguard_core.ensure_partitions(:bucket, :now)")
 _EXPIRE = text("SELECT heartguard_core.expire(:bucket, :now, :limit)")
@@ -84,18 +85,18 @@ class PostgresStore:
 
     def bucket(self, org_id: int, name: str) -> StoredBucket | None:
         if known := self._known_buckets.get((org_id, name)):
-            return known
+            return replace(known, org_id=org_id)
         with self._database.transaction(org_id) as connection:
             row = connection.execute(_BUCKET, {"org": org_id, "name": name}).one_or_none()
         if row is None:
             return None
-        found = _stored(row)
+        found = _stored(row, org_id)
         self._known_buckets.keep([((org_id, name), found)])
         return found
 
     def buckets(self, org_id: int) -> list[StoredBucket]:
         with self._database.transaction(org_id) as connection:
-            return [_stored(row) for row in connection.execute(_BUCKETS, {"org": org_id})]
+            return [_stored(row, org_id) for row in connection.execute(_BUCKETS, {"org": org_id})]
 
     def create_bucket(
         self, org_id: int, name: str, *, retention_seconds: int, description: str | None
@@ -105,7 +106,7 @@ class PostgresStore:
             if connection.execute(_CREATE, {**wanted, "now": self._clock()}).scalar_one() is None:
                 return None
             audit.record(connection, "BUCKET_CREATE", service="timeseries", org_id=org_id, bucket=name)
-            return _stored(connection.execute(_BUCKET, wanted).one())
+            return _stored(connection.execute(_BUCKET, wanted).one(), org_id)
 
     def drop_bucket(self, org_id: int, name: str) -> bool:
         with self._database.transaction(org_id) as connection:
@@ -186,10 +187,11 @@ def _begin_session(connection: "psycopg.Connection[Any]", _record: object) -> No
     connection.commit()
 
 
-def _stored(row: Row[Any]) -> StoredBucket:
+def _stored(row: Row[Any], org_id: int) -> StoredBucket:
+    """The bucket for whoever asked, in whose name everything is then done to it; PostgreSQL knows whose it is."""
     return StoredBucket(
         id=str(row.id),
-        org_id=row.org_id,
+        org_id=org_id,
         name=row.name,
         retention_seconds=row.retention_seconds,
         created_at=row.created_at,

@@ -128,7 +128,7 @@ class Parts:
 
 def choose(connection: Connection, bucket: StoredBucket, selection: Selection) -> list[Chosen]:
     """The series that are meant, by field and then tags, which is the order of values of the same time."""
-    found = connection.execute(db_select.meant(bucket, selection).limit(MAX_SERIES + 1)).all()
+    found = connection.execute(db_select.meant(bucket, selection, MAX_SERIES + 1)).all()
     if not found:
         raise BucketGone
     if len(found) > MAX_SERIES:

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import psycopg
+from psycopg import sql
 from sqlalchemy import BindParameter, Connection, bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import IntegrityError
@@ -61,14 +62,8 @@ _GET_SERIES = text("""
 """).bindparams(_digests())
 
 _VALUES = {float: "value_float", int: "value_int", bool: "value_bool", str: "value_text"}
-_APPEND = {
-    kind: f"COPY heartguard_core.points (bucket_id, series_id, ts, {value}) FROM STDIN (FORMAT binary)"
-    for kind, value in _VALUES.items()
-}
-_BRING = {
-    kind: f"COPY pg_temp.incoming (bucket_id, series_id, ts, {value}) FROM STDIN (FORMAT binary)"
-    for kind, value in _VALUES.items()
-}
+_COPY = sql.SQL("COPY {} (bucket_id, series_id, ts, {}) FROM STDIN (FORMAT binary)")
+_INCOMING = sql.Identifier("pg_temp", "incoming")
 _EMPTY = text("TRUNCATE pg_temp.incoming")
 _UPSERT = text("""
     INSERT INTO heartguard_core.points (bucket_id, series_id, ts, value_float, value_int, value_bool, value_text)
@@ -196,9 +191,13 @@ def register(connection: Connection, bucket: int, epoch: int, slots: list[Slot])
 
 
 def append(connection: Connection, bucket: int, strands: list[Strand]) -> None:
-    """Raises :class:`_Refused` where a point of the same series and time is there already."""
+    """Raises :class:`_Refused` where a point of the same series and time is there already.
+
+    Into the bucket's partition: PostgreSQL copies nothing into a table with row-level security.
+    """
+    partition = sql.Identifier("heartguard_core", f"points_{bucket}")
     for portion in portions(strands, CHUNK):
-        copy(connection, _APPEND[portion[0].kind], rows(bucket, portion))
+        copy(connection, partition, portion[0].kind, rows(bucket, portion))
 
 
 def upsert(connection: Connection, bucket: int, strands: list[Strand]) -> None:
@@ -206,12 +205,13 @@ def upsert(connection: Connection, bucket: int, strands: list[Strand]) -> None:
     for number, portion in enumerate(portions(strands, CHUNK)):
         if number:
             connection.execute(_EMPTY)
-        copy(connection, _BRING[portion[0].kind], rows(bucket, portion))
+        copy(connection, _INCOMING, portion[0].kind, rows(bucket, portion))
         connection.execute(_UPSERT)
 
 
-def copy(connection: Connection, statement: str, data: bytes) -> None:
-    """Send rows in the binary format."""
+def copy(connection: Connection, table: sql.Identifier, kind: type, data: bytes) -> None:
+    """Send rows in the binary format, their values being of a kind."""
+    statement = _COPY.format(table, sql.Identifier(_VALUES[kind]))
     driver: Any = connection.connection.driver_connection
     try:
         with driver.cursor() as cursor, cursor.copy(statement) as stream:

@@ -59,7 +59,7 @@ RIGHTS: dict[str, dict[str, dict[str, str]]] = {
     "timeseries": {
         "buckets": {"SELECT": EVERY, "UPDATE": "description"},
         "fields": {"SELECT": EVERY, "INSERT": EVERY},
-        "series": {"SELECT": EVERY, "INSERT": "bucket_id measurement field tags digest"},
+        "series": {"SELECT": "id bucket_id digest", "INSERT": "bucket_id measurement field tags digest"},
         "points": {"SELECT": EVERY, "INSERT": EVERY, "UPDATE": "value_float value_int value_bool value_text"},
     },
     "audit": {
@@ -80,8 +80,11 @@ for stated in RIGHTS.values():  # the event of a change is written where the cha
 
 FUNCTIONS = {
     "audit": {"audit_ensure_partition"},
-    "timeseries": {"create_bucket", "drop_bucket", "ensure_partitions", "expire", "forget_series", "purge_dropped"},
-}
+    "timeseries": {
+        "choose_series", "create_bucket", "drop_bucket",
+        "ensure_partitions", "expire", "expiring_buckets", "forget_series", "purge_dropped",
+    },
+}  # fmt: skip
 FOR_ALL = {"org_id"}
 SEQUENCES = {"auth": {"organizations_id_seq"}}
 ATTEMPTS = {
@@ -197,16 +200,18 @@ def test_nobody_makes_anything(service: str, url_for: Callable[[str], str]) -> N
 
 
 def test_every_table_of_an_organization_is_under_forced_row_level_security(superuser: Any) -> None:
-    """All that have an ``org_id``, but for the buckets: the sweeper looks at those of every organization."""
+    """All that have an ``org_id``, or a bucket that has; but series, whose owner's functions look for tags."""
     with superuser.transaction() as tx:
-        open_ = tx.execute(
+        found = tx.execute(
             text(
-                "SELECT c.relname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'org_id'"
+                "SELECT DISTINCT c.relname, c.relrowsecurity, c.relforcerowsecurity"
+                " FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname IN ('org_id', 'bucket_id')"
                 " WHERE c.relnamespace = 'heartguard_core'::regnamespace AND c.relkind IN ('r', 'p')"
-                " AND NOT (c.relrowsecurity AND c.relforcerowsecurity)"
+                " AND NOT c.relispartition AND NOT (c.relrowsecurity AND c.relforcerowsecurity)"
             )
-        ).scalars()
-        assert set(open_) <= {"buckets"}
+        ).all()
+        # Of dropped buckets nobody but the owner knows.
+        assert set(found) == {("series", True, False), ("dropped_buckets", False, False)}
         assert tx.execute(
             text("SELECT relforcerowsecurity FROM pg_class WHERE oid = 'heartguard_core.organizations'::regclass")
         ).scalar_one()

@@ -236,4 +236,10 @@ def test_first_users_of_a_default_bucket_do_not_trip_over_each_other(admin: Call
 
 def test_the_database_itself_refuses_a_bucket_under_another_organization_s_name(superuser: Any, org: int) -> None:
     with pytest.raises(IntegrityError), superuser.transaction() as tx:
-        tx.execute(text("SELECT heartguard_core.create_bucket(:org, 'org_1_x', 0, NULL, 0)"), {"org": org})
+        tx.execute(
+            text(
+                "SELECT heartguard_core.create_bucket(:org, 'org_1_x', 0, NULL, 0)"
+                " FROM set_config('heartguard.org_id', cast(:org AS text), true)"
+            ),
+            {"org": org},
+        )

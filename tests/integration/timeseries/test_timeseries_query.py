@@ -292,7 +292,7 @@ def test_only_the_chosen_points_are_read(store: PostgresStore, database: Databas
     )
     with database.engine.connect() as connection:
         connection.execution_options(isolation_level="AUTOCOMMIT").execute(text("ANALYZE heartguard_core.points"))
-    with database.transaction() as tx:
+    with database.transaction(org) as tx:
         chosen = db_read.choose(tx, bucket, selection)
         assert [one.tags for one in chosen] == [{"s": "3"}]
         for statement in (
@@ -339,7 +339,7 @@ def test_windows_over_floats_are_read_from_the_index_alone(
 ) -> None:
     bucket = fill(superuser, store, org, 5000, series=10)
     day = {"measurement": "m", "start": 0, "stop": 86_400 * SECOND, "fields": None, "tags": {"s": "3"}, "limit": 1000}
-    with database.transaction() as tx:
+    with database.transaction(org) as tx:
         for aggregate in get_args(Aggregate):
             selection = Selection(**day, aggregate=aggregate, window=60 * SECOND)
             chosen = db_read.choose(tx, bucket, selection)
