@@ -67,8 +67,9 @@ def validate(
         if json is not None and not json.absolute().parent.is_dir():
             raise CannotStart(f"There is no folder {json.absolute().parent} to write {json.name} into.")
         client = GatewayClient(address(gateway, environment()))
+        who = credentials(email)
         with told_to_stop(stop):
-            report = _run(client, credentials(email), stop, errors)
+            report = _run(client, who, stop, errors)
     except (CannotStart, SettingsError) as problem:
         errors.print(str(problem), style="red", markup=False)
         raise typer.Exit(CANNOT_START) from None

@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ...services import SERVICES
+
 Verdict = Literal["ok", "failed", "skipped"]
 OK: Verdict = "ok"
 FAILED: Verdict = "failed"
@@ -57,10 +59,8 @@ def show(report: Report, console: Console) -> None:
     console.print(_table(report))
     bad = [row for row in report.operations if row.verdict == FAILED]
     for row in bad:
-        console.print(
-            f"[red]failed[/] {escape(row.operation)} in {row.format}: {escape(row.problem)}"
-            + (f" [dim](request {row.request_id})[/]" if row.request_id else "")
-        )
+        request = f" [dim](request {row.request_id})[/]" if row.request_id not in row.problem else ""
+        console.print(f"[red]failed[/] {escape(row.operation)} in {row.format}: {escape(row.problem)}{request}")
     for name in report.left_behind:
         console.print(f"[yellow]left behind[/] {escape(name)}: it could not be removed; do so by hand")
     console.print(_verdict(report, sorted({row.service for row in bad})))
@@ -70,7 +70,7 @@ def _table(report: Report) -> Table:
     table = Table(box=None, pad_edge=False)
     for column in ("SERVICE", "OPERATION", "FORMAT", "STATUS", "MS", "VERDICT"):
         table.add_column(column, justify="right" if column in {"STATUS", "MS"} else "left", overflow="fold")
-    for row in report.operations:
+    for row in sorted(report.operations, key=lambda row: list(SERVICES).index(row.service)):
         took = "" if row.milliseconds is None else f"{row.milliseconds:.1f}"
         verdict = f"[{COLOURS[row.verdict]}]{row.verdict}[/]"
         table.add_row(row.service, escape(row.operation), row.format, str(row.status or ""), took, verdict)
