@@ -16,6 +16,8 @@ from heartguard.cli.validate.runner import Runner, Stopped
 from heartguard.cli.validate.sign_in import Credentials, sign_in
 from heartguard.local.server import wait_until
 from heartguard.local.stack import Stack
+from heartguard.models.auth_token import RegisterRequest, RegisterResponse
+from heartguard.models.media_item import MediaItems
 from heartguard.models.organization import Organization
 from heartguard.models.timeseries import Buckets
 from heartguard.models.user import Users
@@ -31,10 +33,12 @@ def stack(stack_settings: dict[str, str]) -> Stack:
     return Stack()
 
 
-def validate(stack: Stack, file: Path, **environ: str) -> tuple[int, str, dict[str, Any]]:
+def validate(stack: Stack, file: Path, *arguments: str, **environ: str) -> tuple[int, str, dict[str, Any]]:
     """Exit code, what was said, and the report."""
     settings = {"GATEWAY_URL": stack.gateway, **environ}
-    result = CliRunner().invoke(app, ["validate", "--json", str(file)], prog_name="heartguard", env=settings)
+    result = CliRunner().invoke(
+        app, ["validate", "--json", str(file), *arguments], prog_name="heartguard", env=settings
+    )
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.exit_code, result.output, json.loads(file.read_text()) if file.exists() else {}
@@ -54,6 +58,7 @@ def things(admin: GatewayClient) -> list[Any]:
     organization = admin.call("GET", "/organization", None, Organization)
     return [
         [user.email for user in admin.call("GET", "/users?limit=200", None, Users).items],
+        [str(item.id) for item in admin.call("GET", "/media/items?limit=200", None, MediaItems).items],
         [bucket.bucket for bucket in admin.call("GET", "/timeseries/buckets", None, Buckets).buckets],
         (organization.name, organization.policies, organization.contact_email, organization.timezone),
     ]
@@ -109,12 +114,20 @@ def test_a_wrong_password_is_no_finding(stack: Stack, tmp_path: Path) -> None:
     assert report == {}
 
 
+def test_only_an_admin_can_try_everything(stack: Stack, admin: GatewayClient, tmp_path: Path) -> None:
+    person = RegisterRequest(email="manager@hg.io", password="a good long password", role="manager")
+    admin.call("POST", "/auth/register", person, RegisterResponse)
+    code, said, _ = validate(stack, tmp_path / "r.json", "--email", person.email, VALIDATE_PASSWORD=person.password)
+    assert code == 2
+    assert "no admin but a manager" in said
+
+
 def test_what_was_made_is_removed_however_it_ends(stack: Stack, admin: GatewayClient) -> None:
     before = things(admin)
     client, stop = GatewayClient(stack.gateway), threading.Event()
     runner = Runner(client, stop, lambda _: None)
     sign_in(runner, client, ADMIN)
-    wanted = {"POST /auth/register", "POST /timeseries/buckets"}
+    wanted = {"POST /auth/register", "POST /timeseries/buckets", "POST /media/upload"}
     for step, operation in planned():
         if operation.name in wanted:
             assert [row.verdict for row in runner.run(step, operation)] == ["ok", "ok"]
