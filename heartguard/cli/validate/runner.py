@@ -4,18 +4,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
-from lxml import etree
+from msgspec.structs import replace
 
-from ...codec import encode
 from ...negotiation import Format
 from ..client import Exchange, GatewayClient, NoAnswer
 from .checks import Wrong, difference, read
+from .composing import body_of, headers_of, url_of
 from .operations import Operation
 from .report import FAILED, OK, SKIPPED, Row
-from .scene import Made, Scene
+from .scene import Left, Made, Scene
 from .steps import Step
 
 LONGEST_WAIT = 60.0
@@ -24,7 +23,6 @@ LONGEST_WAIT = 60.0
 BEGINNING = 64 * 1024
 """Bytes of a stream that are read."""
 
-GONE = {204, 404}
 UNCERTAIN = {201, 504}
 """Statuses after which there may be something to remove."""
 
@@ -90,70 +88,46 @@ class Runner:
         made = self.scene.made[fmt]
         name = f"{step.operation}, wrong on purpose" if step.bad else step.operation
         row = Row(operation=name, service=operation.service, format=fmt.name)
-        headers = self._headers(step, operation, made, fmt)
+        headers = headers_of(step, operation, made, fmt)
         if headers is None:
-            return msgspec.structs.replace(row, verdict=SKIPPED, problem="nobody is signed in for it"), None
-        body = self._body(step, operation, made, fmt)
+            return replace(row, verdict=SKIPPED, problem="nobody is signed in for it"), None
+        url, body = url_of(step, operation, made), body_of(step, operation, made, fmt)
         try:
-            got = self.send(operation.method, _url(step, operation, made), body, headers, step)
+            got = self.send(operation.method, url, body, headers, step)
         except NoAnswer as problem:
-            self._remember(step, made, 504)
-            return msgspec.structs.replace(row, verdict=FAILED, problem=str(problem).splitlines()[-1]), None
-        row = msgspec.structs.replace(
-            row, status=got.status, milliseconds=round(got.seconds * 1000, 1), request_id=self._id()
-        )
+            self._remember(step, made, 504, sure=False)
+            return replace(row, verdict=FAILED, problem=str(problem).splitlines()[-1]), None
+        row = replace(row, status=got.status, milliseconds=round(got.seconds * 1000, 1), request_id=self._id())
         try:
-            answer = read(step, operation, made, fmt, got)
-            self._require_echo(step, made, got)
+            answer = self._learnt(step, operation, made, fmt, got)
         except Wrong as problem:
-            self._remember(step, made, got.status)
-            return msgspec.structs.replace(row, verdict=FAILED, problem=str(problem)), None
+            self._remember(step, made, got.status, sure=False)
+            return replace(row, verdict=FAILED, problem=str(problem)), None
+        self._remember(step, made, got.status, sure=True)
+        if operation.method == "DELETE":
+            self.scene.left.pop(url, None)
+        return replace(row, verdict=OK), answer if isinstance(answer, msgspec.Struct) else None
+
+    def _learnt(self, step: Step, operation: Operation, made: Made, fmt: Format, got: Exchange) -> Any:
+        answer = read(step, operation, made, fmt, got)
+        self._require_echo(step, made, got)
         if not step.bad:
             step.learn(made, answer, got.headers)
-            self._remember(step, made, got.status)
-        if operation.method == "DELETE":
-            self.scene.left.pop(_url(step, operation, made), None)
-        return msgspec.structs.replace(row, verdict=OK), answer if isinstance(answer, msgspec.Struct) else None
+        return answer
 
     def _id(self) -> str:
         return f"validate-{self.scene.mark}-{self._requests}"
-
-    def _headers(self, step: Step, operation: Operation, made: Made, fmt: Format) -> dict[str, str] | None:
-        """None where it needs a token that there is not, or an address that only a token could have got."""
-        headers = {"Accept": fmt.value, **step.headers(made)}
-        if step.body is not None:
-            headers["Content-Type"] = step.media_type or fmt.value
-        who = step.who or ("nobody" if operation.public else "admin")
-        if who == "nobody":
-            return None if step.url and not step.url(made) and self.scene.token is None else headers
-        token = self.scene.token if who == "admin" else made.token
-        return None if token is None else {**headers, "Authorization": f"Bearer {token}"}
-
-    def _body(self, step: Step, operation: Operation, made: Made, fmt: Format) -> bytes | None:
-        if step.body is None:
-            return None
-        properties = step.body(made)
-        if isinstance(properties, bytes):
-            return properties
-        assert operation.request is not None
-        if step.bad is None:
-            return encode(msgspec.convert(properties, operation.request), fmt)
-        if fmt is Format.JSON:
-            return msgspec.json.encode(properties)
-        root = etree.Element(operation.request.__name__)
-        for name, value in properties.items():
-            etree.SubElement(root, name).text = msgspec.json.encode(value).decode()
-        return etree.tostring(root)
 
     def _require_echo(self, step: Step, made: Made, got: Exchange) -> None:
         elsewhere = step.url is not None and not (step.url(made) or "/").startswith((self._client.url, "/"))
         if not elsewhere and got.headers.get("X-Request-ID") != self._id():
             raise Wrong("X-Request-ID does not come back")
 
-    def _remember(self, step: Step, made: Made, status: int) -> None:
+    def _remember(self, step: Step, made: Made, status: int, *, sure: bool) -> None:
+        """Where it is not ``sure``, the thing may not be there, or its id not be known: then 404 proves nothing."""
         if step.makes is not None and status in UNCERTAIN:
             path, name = step.makes(made)
-            self.scene.left[path] = name
+            self.scene.left[path] = Left(name, frozenset({204, 404} if sure else {204}))
 
     def _compared(self, row: Row, step: Step, operation: Operation, answers: dict[Format, Any]) -> Row:
         """What others do meanwhile can make two answers differ: what only reads is asked once more."""
@@ -163,7 +137,7 @@ class Runner:
             where = None if again is None else difference(again, answers[Format.XML], step.varies)
         if where is None:
             return row
-        return msgspec.structs.replace(row, verdict=FAILED, problem=f"means something else than in JSON: {where}")
+        return replace(row, verdict=FAILED, problem=f"means something else than in JSON: {where}")
 
     # The end
 
@@ -173,16 +147,17 @@ class Runner:
         if self.scene.token is None:
             return []
         headers = {"Accept": "application/json", "Authorization": f"Bearer {self.scene.token}"}
-        left = [name for path, name in reversed(self.scene.left.items()) if not self._ask("DELETE", path, headers)]
-        if not self._ask("POST", "/auth/logout", headers):
+        things = reversed(self.scene.left.items())
+        left = [thing.name for path, thing in things if self._ask("DELETE", path, headers) not in thing.gone]
+        if self._ask("POST", "/auth/logout", headers) != 204:
             left.append("the session of the one who signed in")
         return left
 
-    def _ask(self, method: str, path: str, headers: dict[str, str]) -> bool:
+    def _ask(self, method: str, path: str, headers: dict[str, str]) -> int | None:
         try:
-            return self.send(method, path, None, headers).status in GONE
+            return self.send(method, path, None, headers).status
         except NoAnswer:
-            return False
+            return None
 
 
 def _is_away(got: Exchange) -> bool:
@@ -194,12 +169,3 @@ def retry_after(got: Exchange) -> float | None:
     """Seconds, at least one; None where the answer does not say."""
     said = got.headers.get("Retry-After", "")
     return max(1.0, float(said)) if said.isascii() and said.isdigit() else None
-
-
-def _url(step: Step, operation: Operation, made: Made) -> str:
-    if step.url is not None and (url := step.url(made)):
-        return url
-    path = operation.path
-    for name, value in step.path(made).items():
-        path = path.replace(f"{{{name}}}", quote(str(value), safe=""))
-    return path + step.query(made)

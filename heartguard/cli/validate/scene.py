@@ -12,6 +12,14 @@ CONTENT = b"second,bpm\n0,72\n1,71\n"
 """Of the file that is uploaded."""
 
 
+@dataclass(frozen=True)
+class Left:
+    """Something to remove: what to call it, and the statuses of a ``DELETE`` after which it is gone."""
+
+    name: str
+    gone: frozenset[int]
+
+
 @dataclass(kw_only=True)
 class Made:
     """What is made in one format: a person of the run's own, a bucket, a file, an audit event.
@@ -43,7 +51,7 @@ class Made:
 
 
 class Scene:
-    """One run. ``left`` has, by path, what a ``DELETE`` still has to remove, and what to call it."""
+    """One run. ``left`` has, by path, what a ``DELETE`` still has to remove."""
 
     def __init__(self) -> None:
         self.mark = secrets.token_hex(4)
@@ -51,7 +59,7 @@ class Scene:
         self.org_id = 0
         self.policies = ""
         self.etag = ""
-        self.left: dict[str, str] = {}
+        self.left: dict[str, Left] = {}
         self.time = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 60))
         self.made = {fmt: Made(run=self, letter=fmt.name[0].lower()) for fmt in Format}
 
