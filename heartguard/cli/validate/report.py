@@ -62,9 +62,7 @@ def show(report: Report, console: Console) -> None:
         request = f" [dim](request {row.request_id})[/]" if row.request_id not in row.problem else ""
         console.print(f"[red]failed[/] {escape(row.operation)} in {row.format}: {escape(row.problem)}{request}")
     for name in report.left_behind:
-        console.print(
-            f"[yellow]left behind[/] {escape(name)}: it could not be removed, or may be there; look, and remove it by hand"
-        )
+        console.print(f"[yellow]left behind[/] {escape(name)}: perhaps; look, and remove it by hand")
     console.print(_verdict(report, sorted({row.service for row in bad})))
 
 
