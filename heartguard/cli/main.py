@@ -16,6 +16,7 @@ COMMANDS = {
     "keys": "keys:keys",
     "audit": "audit:audit",
     "demo": "demo:demo",
+    "validate": "validate.command:validate",
     "bench": "bench:bench",
     "publish": "publish:publish",
 }

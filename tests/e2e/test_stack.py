@@ -324,7 +324,9 @@ def test_a_service_can_be_run_beside_the_stack(running: Stack, free_port: Callab
         second.wait(20)
 
 
-@pytest.mark.parametrize("command", ["", "up", "down", "status", "logs", "run", "migrate", "publish", "demo"])
+@pytest.mark.parametrize(
+    "command", ["", "up", "down", "status", "logs", "run", "migrate", "publish", "demo", "validate"]
+)
 def test_every_command_explains_itself(command: str) -> None:
     shown = heartguard(*command.split(), "--help")
     assert shown.exit_code == 0

@@ -1,0 +1,1 @@
+"""``heartguard validate``: a smoke test of a deployment, for operators."""
