@@ -24,6 +24,7 @@ read, though the JSON Schema, which compares exactly, refuses it.
 import copy
 import json
 import os
+import re
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -306,6 +307,8 @@ def good(node: dict[str, Any], defs: dict[str, Any]) -> st.SearchStrategy[Any]:
 
 @cache
 def texts_by(pattern: str) -> st.SearchStrategy[str]:
+    if "\ud7ff" in pattern:  # over all of Unicode: to build such a strategy takes half a minute
+        return st.one_of(texts, stretched).filter(lambda text: re.search(pattern, text) is not None)
     return st.from_regex(pattern.removeprefix("^").removesuffix("$"), fullmatch=True)
 
 
@@ -395,29 +398,20 @@ def test_an_answer_means_the_same_in_both_formats(type_: type[Answer], data: st.
     assert codec.encode(msgspec.convert(plain, type_), Format.JSON) == as_json
 
 
-def test_the_generator_reaches_both_verdicts() -> None:
+@pytest.mark.parametrize("type_", REQUESTS, ids=named)
+def test_the_generator_reaches_both_verdicts(type_: type) -> None:
     """Guards the tests above against becoming vacuous."""
-    seen: dict[tuple[type, bool, bool], int] = {}
+    seen = {True: 0, False: 0}
 
-    @settings(
-        max_examples=50 * len(REQUESTS),
-        deadline=None,
-        database=None,
-        derandomize=True,
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(data=st.data(), type_=st.sampled_from(REQUESTS))
-    def count(data: st.DataObject, type_: type) -> None:
+    @settings(max_examples=100, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @given(data=st.data())
+    def count(data: st.DataObject) -> None:
         plain = data.draw(plain_values(type_))
         try:
             write(type_, plain)
-            sayable = True
         except CannotSay:
-            sayable = False
-        key = (type_, json_judge(type_).is_valid(plain), sayable)
-        seen[key] = seen.get(key, 0) + 1
+            return
+        seen[json_judge(type_).is_valid(plain)] += 1
 
     count()
-    for type_ in REQUESTS:
-        assert seen.get((type_, True, True)), type_
-        assert seen.get((type_, False, True)), type_
+    assert min(seen.values()) >= 3, seen
