@@ -93,6 +93,11 @@ def head(measurement: str, tags: Iterable[tuple[str, str]]) -> str:
     return ",".join(parts)
 
 
+def field_head(field: str) -> str:
+    """A field's key as it stands in a line."""
+    return _TO_ESCAPE.sub(_escape, field)
+
+
 def _escape(found: re.Match[str]) -> str:
     return "\\" + found[0]
 
