@@ -139,6 +139,9 @@ class PostgresStore:
     def check(self) -> None:
         self._database.check()
 
+    def close(self) -> None:
+        self._database.close()
+
     def sweep(self) -> None:
         """Make partitions ahead, drop expired ones, clear away series without points and dropped buckets.
 

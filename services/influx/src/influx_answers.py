@@ -66,9 +66,7 @@ class Columns:
         self.value = own["_value"]
         self.type = _TYPES[types[self.value]]
         self.read = _READERS[types[self.value]]
-        self.tags = [
-            (name, index) for index, name in enumerate(names) if index >= LEADING and not name.startswith("_")
-        ]
+        self.tags = [(name, index) for index, name in enumerate(names) if index >= LEADING and not name.startswith("_")]
 
 
 def read(lines: Iterable[str]) -> Iterator[Found]:

@@ -81,9 +81,7 @@ def _quoted(value: str) -> str:
     return '"' + stored_text(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def send(
-    client: InfluxClient, bucket: StoredBucket, lines: bytes, precision: str, forget: Callable[[], None]
-) -> None:
+def send(client: InfluxClient, bucket: StoredBucket, lines: bytes, precision: str, forget: Callable[[], None]) -> None:
     """Write lines that were found to be good. Raises :class:`BucketGone`, or what says how much is not stored."""
     try:
         client.write(bucket.id, lines, precision)

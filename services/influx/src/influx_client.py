@@ -7,7 +7,7 @@ points costs ten times what sending them does.
 import json
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlencode
@@ -34,8 +34,8 @@ PAGE = 100
 _AT_FIRST = urllib3.Timeout(connect=CONNECT_SECONDS, read=ANSWER_SECONDS)
 # What can be done twice with the same effect may be sent again, once, where the connection broke: a pooled one may have
 # been closed by the server meanwhile. What timed out is not: the server has enough to do.
-_AGAIN = urllib3.Retry(total=1, connect=1, read=1, status=0, redirect=0, other=0, allowed_methods=None, backoff_factor=0)
-_ONCE = urllib3.Retry(total=1, connect=1, read=0, status=0, redirect=0, other=0, allowed_methods=None, backoff_factor=0)
+_AGAIN = urllib3.Retry(total=1, connect=1, read=1, status=0, redirect=0, other=0, allowed_methods=None)
+_ONCE = _AGAIN.new(read=0)
 _DIALECT = {"annotations": ["datatype", "default"], "header": True, "delimiter": ","}
 
 _JSON = {"Content-Type": "application/json"}
@@ -167,7 +167,7 @@ class InfluxClient:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         retries: urllib3.Retry = _AGAIN,
-        timed_out: type[ServiceError] = Unavailable,
+        timed_out: Callable[[], ServiceError] = Unavailable,
     ) -> BaseHTTPResponse:
         url = f"{self._url}/api/v2{path}"
         if fields:

@@ -7,14 +7,14 @@ hands down to its storage engine; names that are only looked up in a record it w
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
-
-from heartguard.models.timeseries import Aggregate
+from typing import Any
 
 from .store import Selection
 from .times import format_time
 
 Node = dict[str, Any]
+
+TO_FLOAT = " |> toFloat()"
 
 _CHOSEN = "from(bucket: bucket) |> range(start: start, stop: stop) |> filter(fn: chosen)"
 _FEWER = '|> drop(columns: ["_start", "_stop", "_measurement"])'
@@ -31,13 +31,6 @@ FUNCTIONS = {
     "first": "first", "last": "last", "stddev": "stddev",
 }  # fmt: skip
 WHOLE = {**{name: f"{name}()" for name in FUNCTIONS}, "median": 'median(method: "exact_mean")'}
-
-
-class Question(NamedTuple):
-    """A query to send."""
-
-    flux: str
-    extern: Node
 
 
 def windows(*functions: str, convert: str = "") -> str:
@@ -57,9 +50,6 @@ def whole(*functions: str, convert: str = "") -> str:
 def _yielding(steps: dict[str, str], convert: str) -> str:
     results = [f'points |> {step} {_FEWER} |> yield(name: "{name}")' for name, step in steps.items()]
     return "\n".join([f"points = {_CHOSEN}{convert}", *results])
-
-
-TO_FLOAT = " |> toFloat()"
 
 
 def extern(bucket: str, selection: Selection) -> Node:

@@ -30,9 +30,7 @@ class Piece(NamedTuple):
     stop: int | None
 
 
-def select_rows(
-    client: InfluxClient, bucket: str, selection: Selection, integers: Collection[str] = ()
-) -> list[Row]:
+def select_rows(client: InfluxClient, bucket: str, selection: Selection, integers: Collection[str] = ()) -> list[Row]:
     """See :meth:`.store.Store.select`. ``integers`` are those of the chosen fields whose values are."""
     return heapq.nsmallest(selection.limit, _rows(client, bucket, selection, integers), key=_place)
 
@@ -41,9 +39,7 @@ def _place(row: Row) -> Place:
     return row.time, row.field, tuple(sorted(row.tags.items()))
 
 
-def _rows(
-    client: InfluxClient, bucket: str, selection: Selection, integers: Collection[str]
-) -> Iterator[Row]:
+def _rows(client: InfluxClient, bucket: str, selection: Selection, integers: Collection[str]) -> Iterator[Row]:
     aggregate = selection.aggregate
     if aggregate is None:
         for found in read(client.query(flux.RAW, flux.extern(bucket, selection))):

@@ -87,6 +87,9 @@ class InfluxStore:
     def check(self) -> None:
         self._client.check()
 
+    def close(self) -> None:
+        self._client.close()
+
     def sweep(self) -> None:
         """InfluxDB clears away by itself."""
 

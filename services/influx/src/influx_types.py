@@ -95,9 +95,7 @@ class KnownTypes:
         return {found.field: found.type for found in read(self._client.query(TYPES_OF_EACH, asked))}
 
 
-def _selection(
-    measurement: str, fields: Collection[str] | None, tags: Mapping[str, str] | None = None
-) -> Selection:
+def _selection(measurement: str, fields: Collection[str] | None, tags: Mapping[str, str] | None = None) -> Selection:
     return Selection(
         measurement=measurement,
         start=MIN_TIME,

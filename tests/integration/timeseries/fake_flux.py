@@ -285,7 +285,7 @@ class Evaluation:
     def _assign(self, node: Node, scope: dict[str, Any]) -> None:
         scope[node["id"]["name"]] = self._value(node["init"], scope)
 
-    def _value(self, node: Node, scope: dict[str, Any]) -> Any:
+    def _value(self, node: Node, scope: dict[str, Any]) -> Any:  # noqa: C901  (one branch a kind of node)
         kind = node["type"]
         if kind == "StringLiteral":
             return node["value"]
@@ -313,8 +313,10 @@ class Evaluation:
             return self._value(node["left"], scope) == self._value(node["right"], scope)
         if kind == "LogicalExpression":
             left = self._value(node["left"], scope)
-            return left and self._value(node["right"], scope) if node["operator"] == "and" else (
-                left or self._value(node["right"], scope)
+            return (
+                left and self._value(node["right"], scope)
+                if node["operator"] == "and"
+                else (left or self._value(node["right"], scope))
             )
         raise FluxError(f"{kind} is not known here")
 
@@ -374,7 +376,12 @@ class Evaluation:
         return tables
 
     def _do_aggregateWindow(  # noqa: N802
-        self, tables: Tables, *, every: int, fn: Any, createEmpty: bool  # noqa: N803
+        self,
+        tables: Tables,
+        *,
+        every: int,
+        fn: Any,
+        createEmpty: bool,  # noqa: N803
     ) -> Tables:
         if createEmpty:
             raise FluxError("empty windows are not known here")

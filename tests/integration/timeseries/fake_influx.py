@@ -66,7 +66,9 @@ class Bucket:
                 self._store(point, at)
         if dropped:
             raise Refused(
-                422, "unprocessable entity", f"failure writing points to database: partial write: {reason} dropped={dropped}"
+                422,
+                "unprocessable entity",
+                f"failure writing points to database: partial write: {reason} dropped={dropped}",
             )
 
     def _conflict(self, point: Point, at: int) -> str:

@@ -9,10 +9,9 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.influx.src.db import PostgresStore
 from services.influx.src.store import ANY_TYPE, Selection, Series
 
-from .conftest import add
+from .conftest import AnyStore, add
 
 _organizations = itertools.count(5_000_000)
 ORACLE: Mapping[str, Callable[[Sequence[Any]], Any]] = {
@@ -71,7 +70,7 @@ def expected(rows: Mapping[tuple[Series, str], Mapping[int, Any]], selection: Se
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
-def test_the_store_agrees_with_plain_python(store: PostgresStore, data: st.DataObject) -> None:
+def test_the_store_agrees_with_plain_python(store: AnyStore, data: st.DataObject) -> None:
     org = next(_organizations)
     bucket = store.create_bucket(org, f"org_{org}", retention_seconds=0, description=None)
     assert bucket is not None

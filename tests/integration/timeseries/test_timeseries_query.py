@@ -15,7 +15,7 @@ from services.influx.src.store import Selection, Series, StoredBucket
 from services.influx.src.times import SECOND, format_time, parse_time
 from services.influx.src.timeseries import TimeSeries
 
-from .conftest import Caller, Clock, add, claims, code, details, wait_until
+from .conftest import AnyStore, Backend, Caller, Clock, add, claims, code, details, postgres_only, wait_until
 
 HOUR = "2024-06-01T10:{}Z"
 
@@ -118,9 +118,11 @@ def test_sums_of_integers_beyond_64_bits_are_floats(admin: Caller) -> None:
 
 
 @pytest.mark.parametrize("aggregate", ["mean", "sum", "spread", "stddev", "median"])
-def test_results_beyond_a_float_are_refused(admin: Caller, aggregate: str) -> None:
+def test_results_beyond_a_float_are_refused(admin: Caller, backend: Backend, aggregate: str) -> None:
+    """The middle of two numbers the stores compute in two ways: by their sum and by their difference."""
     assert admin.lines("m f=1.7e308 1\nm f=1.7e308 2\nm f=-1.7e308 3\nm f=-1.7e308 4").status_code == 200
-    stop = "1970-01-01T00:00:00.000000003Z" if aggregate in ("mean", "sum") else "now()"
+    by_sum = aggregate in ("mean", "sum") or (aggregate == "median" and backend.kind != "postgres")
+    stop = "1970-01-01T00:00:00.000000003Z" if by_sum else "now()"
     answer = admin.query(aggregate=aggregate, range_stop=stop)
     assert (answer.status_code, list(details(answer))) == (422, ["/aggregate"])
 
@@ -256,7 +258,7 @@ def test_others_read_the_organization_s(beats: Caller, role: str) -> None:
     assert len(beats.as_user(9, role).rows("heart_rate", fields=["bpm"])) == 6
 
 
-def test_expired_points_are_not_read(timeseries: TimeSeries, store: PostgresStore, clock: Clock, org: int) -> None:
+def test_expired_points_are_not_read(timeseries: TimeSeries, store: AnyStore, clock: Clock, org: int) -> None:
     bucket = store.create_bucket(org, f"org_{org}", retention_seconds=3600, description=None)
     assert bucket is not None
     batch = store.batch(bucket)
@@ -271,6 +273,7 @@ def test_expired_points_are_not_read(timeseries: TimeSeries, store: PostgresStor
         assert [row.value for row in timeseries.query(request, claims(org)).results] == expected
 
 
+@postgres_only
 def test_only_the_chosen_points_are_read(store: PostgresStore, database: Database, org: int) -> None:
     """Both kinds of query find their points by ranges of the primary key, in one partition, however much there is."""
     bucket = store.create_bucket(org, f"org_{org}", retention_seconds=0, description=None)
