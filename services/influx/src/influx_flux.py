@@ -36,7 +36,7 @@ WHOLE = {**{name: f"{name}()" for name in FUNCTIONS}, "median": 'median(method: 
 def windows(*functions: str, convert: str = "") -> str:
     """A query for these functions over windows; each one's results go by its name."""
     steps = {
-        name: f"aggregateWindow(every: window, fn: {FUNCTIONS[name]}, createEmpty: false) |> limit(n: most)"
+        name: f"aggregateWindow(every: every, fn: {FUNCTIONS[name]}, createEmpty: false) |> limit(n: most)"
         for name in functions
     }
     return _yielding(steps, convert)
@@ -53,16 +53,16 @@ def _yielding(steps: dict[str, str], convert: str) -> str:
 
 
 def extern(bucket: str, selection: Selection) -> Node:
-    """What the query means by ``bucket``, ``start``, ``stop``, ``chosen``, ``window`` and ``most``."""
+    """What the query means by ``bucket``, ``start``, ``stop``, ``chosen``, ``every`` and ``most``."""
     values = {
         "bucket": _string(bucket),
         "start": _time(selection.start),
         "stop": _time(selection.stop),
         "chosen": _condition(selection),
-        "window": {"type": "DurationLiteral", "values": [{"magnitude": selection.window, "unit": "ns"}]},
+        "every": {"type": "DurationLiteral", "values": [{"magnitude": selection.window, "unit": "ns"}]},
         "most": {"type": "IntegerLiteral", "value": str(selection.limit)},
     }
-    return {"type": "File", "body": [_option(name, value) for name, value in values.items()]}
+    return {"type": "File", "package": None, "imports": [], "body": [_option(name, value) for name, value in values.items()]}
 
 
 def _option(name: str, value: Node) -> Node:
