@@ -33,17 +33,18 @@ FUNCTIONS = {
 WHOLE = {**{name: f"{name}()" for name in FUNCTIONS}, "median": 'median(method: "exact_mean")'}
 
 
-def windows(*functions: str, convert: str = "") -> str:
+def windows(*functions: str, convert: str = "", limited: bool = True) -> str:
     """A query for these functions over windows; each one's results go by its name."""
+    limit = " |> limit(n: most)" if limited else ""
     steps = {
-        name: f"aggregateWindow(every: every, fn: {FUNCTIONS[name]}, createEmpty: false) |> limit(n: most)"
-        for name in functions
+        name: f"aggregateWindow(every: every, fn: {FUNCTIONS[name]}, createEmpty: false){limit}" for name in functions
     }
     return _yielding(steps, convert)
 
 
-def whole(*functions: str, convert: str = "") -> str:
-    """The same over the whole range at once."""
+def whole(*functions: str, convert: str = "", limited: bool = True) -> str:
+    """The same over the whole range at once: one row a series, limited or not."""
+    del limited
     return _yielding({name: WHOLE[name] for name in functions}, convert)
 
 
@@ -62,7 +63,12 @@ def extern(bucket: str, selection: Selection) -> Node:
         "every": {"type": "DurationLiteral", "values": [{"magnitude": selection.window, "unit": "ns"}]},
         "most": {"type": "IntegerLiteral", "value": str(selection.limit)},
     }
-    return {"type": "File", "package": None, "imports": [], "body": [_option(name, value) for name, value in values.items()]}
+    return {
+        "type": "File",
+        "package": None,
+        "imports": [],
+        "body": [_option(name, value) for name, value in values.items()],
+    }
 
 
 def _option(name: str, value: Node) -> Node:

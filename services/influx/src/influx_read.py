@@ -88,7 +88,9 @@ class _Aggregation:
         if aggregate == "spread":
             rows = self._spread()
         else:
-            rows = {_place(row): row for row in map(self._row, self._ask(aggregate))}
+            # Of deviations some windows are left out afterwards, so that the limit comes later.
+            found = self._ask(aggregate, limited=aggregate != "stddev")
+            rows = {_place(row): row for row in map(self._row, found)}
             if aggregate in ("sum", "mean") and self._integers:
                 self._mend_wrapped(aggregate, rows)
             elif aggregate == "stddev":
@@ -125,15 +127,17 @@ class _Aggregation:
         """A single point has no deviation. Of several, which are very large, it may be no number all the same."""
         if all(isfinite(row.value) for row in rows.values()):  # type: ignore[arg-type]
             return rows
-        several = {_place(self._row(found)) for found in self._ask("count") if found.value > 1}  # type: ignore[operator]
+        several = {_place(self._row(found)) for found in self._ask("count", limited=False) if found.value > 1}  # type: ignore[operator]
         return {place: row for place, row in rows.items() if place in several}
 
-    def _ask(self, *functions: str, fields: Collection[str] | None = None, convert: str = "") -> Iterator[Found]:
+    def _ask(
+        self, *functions: str, fields: Collection[str] | None = None, convert: str = "", limited: bool = True
+    ) -> Iterator[Found]:
         selection = self._piece.selection
         if fields is not None:
             selection = replace(selection, fields=fields)
-        extern = flux.extern(self._bucket, selection)
-        return read(self._client.query(self._query(*functions, convert=convert), extern))
+        query = self._query(*functions, convert=convert, limited=limited)
+        return read(self._client.query(query, flux.extern(self._bucket, selection)))
 
     def _row(self, found: Found) -> Row:
         time = found.time if self._piece.stop is None else self._piece.stop

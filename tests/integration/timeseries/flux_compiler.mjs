@@ -15,12 +15,15 @@ const flux = await import("data:text/javascript;base64," + Buffer.from(glue).toS
 const module = WebAssembly.Module.imports(wasm)[0].module;
 flux.useWasm(new WebAssembly.Instance(wasm, { [module]: flux }).exports);
 
+// Errors of syntax stand within the tree.
+const isBroken = (node) =>
+  node !== null && typeof node === "object" && (node.errors?.length > 0 || Object.values(node).some(isBroken));
+
 function judge({ extern, query }) {
   try {
-    new flux.Flux(query).format(); // fails where the syntax is wrong
     const parsed = flux.parse(query);
     const both = flux.Flux.from_ast({ type: "Package", path: "main", package: "main", files: [extern, parsed] });
-    return { valid: both.is_valid(), ast: both.ast(), query: parsed };
+    return { valid: !isBroken(parsed) && both.is_valid(), ast: both.ast(), query: parsed };
   } catch (error) {
     return { valid: false, error: String(error) };
   }

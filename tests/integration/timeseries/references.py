@@ -141,7 +141,9 @@ def influx1(cache: Path, folder: Path, ports: Sequence[int]) -> Iterator[Influx1
     config.write_text(CONFIG.format(folder=folder, port=port, rpc=rpc))
     command = [str(_binary(cache)), "run", "-config", str(config)]
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env={"HOME": str(folder), "PATH": os.environ["PATH"]})
+        process = subprocess.Popen(
+            command, stdout=log, stderr=log, env={"HOME": str(folder), "PATH": os.environ["PATH"]}
+        )
     try:
         _wait(process, port)
         yield Influx1(f"http://127.0.0.1:{port}")

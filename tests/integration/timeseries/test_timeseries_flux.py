@@ -27,6 +27,7 @@ QUERIES = [
     *(build(name, convert=convert) for build in (flux.windows, flux.whole) for name in flux.FUNCTIONS
       for convert in ("", flux.TO_FLOAT)),
     *(build(*names) for build in (flux.windows, flux.whole) for names in (("min", "max"), ("min", "max", "count"))),
+    *(flux.windows(name, limited=False) for name in ("stddev", "count")),
 ]  # fmt: skip
 
 
