@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
 from typing import NoReturn, TypeVar
 
-from heartguard.errors import Forbidden, Invalid, NotFound
+from heartguard.errors import Forbidden, Invalid, NotFound, ServiceError
 from heartguard.models.base import UNSET, UnsetType
 from heartguard.models.common import Detail
 from heartguard.models.timeseries import (
@@ -80,6 +80,15 @@ class TimeSeries:
         tenancy.check_organization(request.org, caller)
         name = tenancy.writable(request.bucket, caller)
         return self._with_bucket(caller.org_id, name, lambda bucket: self._write(request, caller, bucket))
+
+    def write_influx(self, request: WriteRequest, caller: Claims) -> None:
+        """The same with InfluxDB's statuses: what is wrong with lines is a 400, and a 422 a conflict of types."""
+        try:
+            self.write(request, caller)
+        except WrongFieldType:
+            raise
+        except Invalid as refusal:
+            raise ServiceError(400, refusal.message, details=refusal.details) from None
 
     def query(self, request: QueryRequest, caller: Claims) -> QueryResult:
         name = tenancy.readable(request.bucket, caller)

@@ -144,13 +144,15 @@ class FakeInflux:
         try:
             found = fake_flux.Evaluation(statements, (asked.get("extern") or {}).get("body", []), storage).results
             for name, tables in found.items():
-                out += _csv(name, tables)
+                out += _csv(name, tables, asked["dialect"]["annotations"])
         except fake_flux.FluxError as error:
-            out += ["", "#datatype,string,string", "#default,,", "error,reference", _row([str(error), ""])]
+            notes = {"datatype": "string,string", "group": "true,true", "default": ","}
+            out += ["", *(f"#{note},{notes[note]}" for note in asked["dialect"]["annotations"])]
+            out += ["error,reference", _row([str(error), ""])]
         return "".join(f"{line}\r\n" for line in out).encode()
 
 
-def _csv(result: str, tables: list[fake_flux.Table]) -> Iterator[str]:
+def _csv(result: str, tables: list[fake_flux.Table], annotations: list[str]) -> Iterator[str]:
     before: list[str] = []
     for number, table in enumerate(tables):
         if not table.rows:
@@ -160,9 +162,14 @@ def _csv(result: str, tables: list[fake_flux.Table]) -> Iterator[str]:
         columns = ahead + sorted(name for name in first if name not in ahead)
         kinds = [table.kind if name == "_value" else _kind(first[name]) for name in columns]
         if columns + kinds != before:
+            notes = {
+                "datatype": ["string", "long", *kinds],
+                "group": ["false", "false", *("true" if name in table.group else "false" for name in columns)],
+                "default": [result, "", *[""] * len(columns)],
+            }
             yield ""
-            yield ",".join(["#datatype", "string", "long", *kinds])
-            yield ",".join(["#default", result, "", *[""] * len(columns)])
+            for note in annotations:
+                yield _row([f"#{note}", *notes[note]])
             yield _row(["", "result", "table", *columns])
             before = columns + kinds
         for row in table.rows:

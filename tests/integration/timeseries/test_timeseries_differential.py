@@ -116,7 +116,7 @@ def test_both_stores_answer_as_influxdb_does(
     oracle.query(f'DROP DATABASE "org_{number}"')
 
 
-names = st.text(st.sampled_from('ab ,="\\#\'é💓${'), min_size=1, max_size=5)
+names = st.text(st.sampled_from("ab ,=\"\\#'é💓${"), min_size=1, max_size=5)
 
 
 @settings(max_examples=150, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
