@@ -6,14 +6,16 @@ from typing import Any
 
 from . import tenancy
 from .errors import NotNumeric
-from .influx_batch import InfluxBatch
+from .influx_batch import InfluxBatch, send
 from .influx_client import InfluxClient, InfluxError
 from .influx_read import select_rows
-from .influx_types import KnownTypes
+from .influx_types import Given, KnownTypes
+from .line_protocol import PRECISIONS
 from .memory import Memory
 from .store import ANY_TYPE, NUMERIC, BucketGone, FieldType, Row, Selection, StoredBucket
 
 BUCKETS_REMEMBERED = 10_000
+UNITS = {nanoseconds: name for name, nanoseconds in PRECISIONS.items()}
 
 
 class InfluxStore:
@@ -52,6 +54,11 @@ class InfluxStore:
 
     def batch(self, bucket: StoredBucket) -> InfluxBatch:
         return InfluxBatch(self._client, bucket, self._types, lambda: self._forget(bucket))
+
+    def write_lines(self, bucket: StoredBucket, text: str, precision: int, types: Given) -> None:
+        self._types.check(bucket, types)
+        send(self._client, bucket, text.encode(), UNITS[precision], lambda: self._forget(bucket))
+        self._types.learn(bucket, types)
 
     def field_types(self, bucket: StoredBucket, measurements: Collection[str]) -> Mapping[tuple[str, str], FieldType]:
         found: dict[tuple[str, str], FieldType] = {}

@@ -26,7 +26,8 @@ from .gathering import Points, gather
 from .heads import Heads
 from .line_protocol import Entry, LineBatch
 from .points import Rules, shown
-from .store import TYPES, BucketGone, Selection, Store, StoredBucket, TypeConflict
+from .store import TYPES, BucketGone, LineStore, Selection, Store, StoredBucket, TypeConflict
+from .survey import survey
 from .times import MAX_TIME, MIN_TIME, format_time, parse_duration, parse_moment
 
 MIN_RETENTION = 3600
@@ -122,6 +123,23 @@ class TimeSeries:
         now = self._clock()
         rules = Rules(user_id=tenancy.own_points_only(caller), oldest=_oldest(bucket, now), received=now)
         check = Check("/lines" if isinstance(request, LineBatch) else "/points", rules)
+        try:
+            return self._pass(request, bucket, rules) or self._gather(request, bucket, rules, check)
+        except TypeConflict:
+            self._name_conflicts(request, bucket, check)
+            raise WrongFieldType(check.details()) from None
+
+    def _pass(self, request: WriteRequest, bucket: StoredBucket, rules: Rules) -> int:
+        """Hand plain line protocol on as it is, to a store that takes it; how many points it had, else 0."""
+        if not isinstance(request, LineBatch) or not isinstance(self._store, LineStore):
+            return 0
+        found = survey(request.text, request.precision, rules)
+        if found is None:
+            return 0
+        self._store.write_lines(bucket, request.text, request.precision, found.types)
+        return found.points
+
+    def _gather(self, request: WriteRequest, bucket: StoredBucket, rules: Rules, check: Check) -> int:
         points = _in_columns(request)
         gathered = points and gather(points, rules, self._heads)
         if gathered is None:
@@ -129,11 +147,7 @@ class TimeSeries:
         batch = self._store.batch(bucket)
         for column in gathered.columns:
             batch.add(*column)
-        try:
-            batch.write()
-        except TypeConflict:
-            self._name_conflicts(request, bucket, check)
-            raise WrongFieldType(check.details()) from None
+        batch.write()
         return gathered.points
 
     def _refuse(self, request: WriteRequest, bucket: StoredBucket, check: Check) -> NoReturn:
