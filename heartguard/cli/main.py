@@ -16,6 +16,7 @@ COMMANDS = {
     "keys": "keys:keys",
     "audit": "audit:audit",
     "demo": "demo:demo",
+    "timeseries": "timeseries:timeseries",
     "bench": "bench:bench",
     "publish": "publish:publish",
 }

@@ -7,11 +7,14 @@ from typing import NamedTuple
 from heartguard.models.timeseries import FieldValue
 from heartguard.timestamps import parse_time
 
+from .errors import TooManySeries
 from .influx_client import InfluxError
 from .store import FieldType
 
 LEADING = 3
 """Columns that come before a table's own: the annotation's, ``result`` and ``table``."""
+MAX_SERIES = 50_000
+"""That one answer may be made of."""
 LOST = "\x0e"
 """Stands for a carriage return in stored strings, which InfluxDB's CSV would drop; no string can hold it itself."""
 
@@ -45,7 +48,7 @@ _TYPES: dict[str, FieldType] = {
 
 
 class Found(NamedTuple):
-    """A row. ``time`` is in nanoseconds since the epoch, 0 where the table has none."""
+    """A row. ``time`` is in nanoseconds since the epoch; where the table has none, it and ``field`` mean nothing."""
 
     result: str
     time: int
@@ -62,7 +65,7 @@ class Columns:
         own = {name: index for index, name in enumerate(names) if index >= LEADING and name.startswith("_")}
         self.default = default
         self.time = own.get("_time")
-        self.field = own["_field"]
+        self.field = own.get("_field", LEADING)
         self.value = own["_value"]
         self.type = _TYPES[types[self.value]]
         self.read = _READERS[types[self.value]]
@@ -74,6 +77,7 @@ def read(lines: Iterable[str]) -> Iterator[Found]:
     columns: Columns | None = None
     types: list[str] = []
     default = ""
+    tables = 0
     tags: dict[str, str] = {}
     table = ""
     header = True
@@ -84,6 +88,7 @@ def read(lines: Iterable[str]) -> Iterator[Found]:
         elif row[0] == "#datatype":
             types, header = row, True
         elif row[0] == "#default":
+            tables = tables if row[1] == default else 0
             default = row[1]
         elif row[-2:] == ["error", "reference"] and len(row) <= LEADING:
             said = next(rows, [""])
@@ -93,6 +98,9 @@ def read(lines: Iterable[str]) -> Iterator[Found]:
         else:
             if row[2] != table:
                 table = row[2]
+                tables += 1
+                if tables > MAX_SERIES:
+                    raise TooManySeries(MAX_SERIES)
                 tags = {name: row[index] for name, index in columns.tags if row[index]}
             time = 0 if columns.time is None else parse_time(row[columns.time])
             value = columns.read(row[columns.value])

@@ -55,7 +55,7 @@ class InfluxBatch:
         for series, times, columns in self._blocks:
             known = heads.get(id(series))
             if known is None:
-                known = heads[id(series)] = head(*series)
+                known = heads[id(series)] = head(series.measurement, series.tags)
             yield from _block(known, times, columns)
 
 

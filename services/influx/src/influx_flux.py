@@ -25,6 +25,12 @@ TYPES = f'{_CHOSEN} |> group(columns: ["_field"]) |> first() |> keep(columns: ["
 TYPES_OF_EACH = f"{_CHOSEN} |> first() {_FEWER}"
 """The same where a field's types differ, and so cannot come in one table."""
 
+MEASUREMENTS = (
+    "from(bucket: bucket) |> range(start: start, stop: stop) |> first()"
+    ' |> keep(columns: ["_measurement"]) |> distinct(column: "_measurement")'
+)
+"""The names of all measurements of a bucket."""
+
 EXACT_MEDIAN = '(column="_value", tables=<-) => tables |> median(column: column, method: "exact_mean")'
 FUNCTIONS = {
     "mean": "mean", "median": EXACT_MEDIAN, "max": "max", "min": "min", "count": "count", "sum": "sum",

@@ -29,6 +29,14 @@ class InfluxStore:
         self._known_buckets: Memory[tuple[int, str], StoredBucket] = Memory(BUCKETS_REMEMBERED)
         self._types = KnownTypes(client)
 
+    def organizations(self) -> list[int]:
+        """Those that have buckets."""
+        return sorted({int(org) for one in self._client.buckets() if (org := tenancy.owner(one["name"]))})
+
+    def measurements(self, bucket: StoredBucket) -> list[str]:
+        """The names of all measurements."""
+        return self._types.measurements(bucket)
+
     def bucket(self, org_id: int, name: str) -> StoredBucket | None:
         if known := self._known_buckets.get((org_id, name)):
             return known

@@ -6,7 +6,7 @@ from heartguard.models.timeseries import FieldValue
 
 from .influx_answers import read
 from .influx_client import InfluxClient, InfluxError
-from .influx_flux import TYPES, TYPES_OF_EACH, extern
+from .influx_flux import MEASUREMENTS, TYPES, TYPES_OF_EACH, extern
 from .memory import Memory
 from .store import TYPES as TYPE_OF
 from .store import BucketGone, FieldType, Selection, StoredBucket, TypeConflict
@@ -74,6 +74,11 @@ class KnownTypes:
         """The types of those fields that a selection means, at any time."""
         everything = _selection(selection.measurement, selection.fields, selection.tags)
         return self._ask(bucket, everything)
+
+    def measurements(self, bucket: StoredBucket) -> list[str]:
+        """The names of all that have points."""
+        found = read(self._client.query(MEASUREMENTS, extern(bucket.name, _selection("", None))))
+        return sorted(str(one.value) for one in found)
 
     def forget(self, bucket: StoredBucket, measurement: str) -> None:
         self._known.forget((bucket.id, measurement))

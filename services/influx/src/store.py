@@ -153,10 +153,6 @@ class Store(Protocol):
         """Ask the store something; raises where it does not answer."""
         ...
 
-    def close(self) -> None:
-        """Give up its connections."""
-        ...
-
     def sweep(self) -> None:
         """Clear away what has expired or was dropped."""
         ...

@@ -249,6 +249,12 @@ def _regrouped(tables: Tables, columns: Callable[[dict[str, Any]], dict[str, Any
     return list(found.values())
 
 
+def _cut(table: Table, columns: Callable[[dict[str, Any]], dict[str, Any]]) -> Table:
+    """The table with fewer columns. Without values its type matters no more."""
+    rows = [columns(row) for row in table.rows]
+    return Table(table.group, rows, table.kind if "_value" in rows[0] else "string") if rows else table
+
+
 def _without(mapping: dict[str, Any], columns: Iterable[str]) -> dict[str, Any]:
     return {key: value for key, value in mapping.items() if key not in columns}
 
@@ -355,12 +361,22 @@ class Evaluation:
         return [replace(table, rows=table.rows[:n]) for table in tables]
 
     def _do_drop(self, tables: Tables, *, columns: list[str]) -> Tables:
-        cut = [replace(table, rows=[_without(row, columns) for row in table.rows]) for table in tables]
+        cut = [_cut(table, lambda row: _without(row, columns)) for table in tables]
         return _regrouped(cut, lambda group: _without(group, columns))
 
     def _do_keep(self, tables: Tables, *, columns: list[str]) -> Tables:
-        cut = [replace(table, rows=[_only(row, columns) for row in table.rows]) for table in tables]
+        cut = [_cut(table, lambda row: _only(row, columns)) for table in tables]
         return _regrouped(cut, lambda group: _only(group, columns))
+
+    def _do_distinct(self, tables: Tables, *, column: str) -> Tables:
+        return [
+            Table(
+                table.group,
+                [{**table.group, "_value": value} for value in {row[column]: 1 for row in table.rows}],
+                "string",
+            )
+            for table in tables
+        ]
 
     def _do_group(self, tables: Tables, *, columns: list[str]) -> Tables:
         return _regrouped(tables, lambda group: _only(group, columns))

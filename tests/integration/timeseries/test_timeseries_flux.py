@@ -24,6 +24,7 @@ QUERIES = [
     flux.RAW,
     flux.TYPES,
     flux.TYPES_OF_EACH,
+    flux.MEASUREMENTS,
     *(build(name, convert=convert) for build in (flux.windows, flux.whole) for name in flux.FUNCTIONS
       for convert in ("", flux.TO_FLOAT)),
     *(build(*names) for build in (flux.windows, flux.whole) for names in (("min", "max"), ("min", "max", "count"))),
