@@ -141,7 +141,11 @@ class InfluxClient:
 
     def _organization_id(self) -> str:
         if self._org_id is None:
-            found = self._call("GET", "/orgs", {"org": self._org})["orgs"]
+            try:
+                found = self._call("GET", "/orgs", {"org": self._org})["orgs"]
+            except InfluxError as error:
+                log.error("influx", error=str(error))
+                raise Unavailable from None
             if not found:
                 raise Unavailable
             self._org_id = str(found[0]["id"])

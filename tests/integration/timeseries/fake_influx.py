@@ -7,10 +7,11 @@ failures, buckets, and queries in Flux with ``extern``. Types of fields hold wit
 import gzip
 import json
 import secrets
+import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -295,6 +296,24 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 128
     fake: FakeInflux
 
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._open: set[socket.socket] = set()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._open.discard(request)
+        super().shutdown_request(request)
+
+    def hang_up(self) -> None:
+        """End the connections that clients keep."""
+        for connection in list(self._open):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
 
 @contextmanager
 def serving(port: int = 0, fake: FakeInflux | None = None) -> Iterator[tuple[str, FakeInflux]]:
@@ -307,5 +326,6 @@ def serving(port: int = 0, fake: FakeInflux | None = None) -> Iterator[tuple[str
         yield f"http://127.0.0.1:{server.server_address[1]}", server.fake
     finally:
         server.shutdown()
+        server.hang_up()
         server.server_close()
         thread.join(10)
