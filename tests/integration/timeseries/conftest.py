@@ -42,8 +42,8 @@ TOKENS = Tokens(KeyRing.from_secret(SECRET.encode()))
 Role = str
 AnyStore = PostgresStore | InfluxStore
 
-TENS_OF_MILLIONS = 4242
-_organizations = itertools.count(TENS_OF_MILLIONS * 10_000_000 + random.randrange(1_000_000) * 10)
+TENS_OF_MILLIONS = 42
+_organizations = itertools.count(TENS_OF_MILLIONS * 10_000_000 + random.randrange(800_000) * 10)
 """Such that runs on the same InfluxDB do not meet."""
 
 
@@ -108,7 +108,7 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
         yield Backend(kind, REAL)
         client = InfluxClient(*REAL.values())
         for bucket in list(client.buckets()):
-            if re.fullmatch(rf"org_{TENS_OF_MILLIONS}[0-9]+(_.*)?", bucket["name"]):
+            if re.fullmatch(rf"org_{TENS_OF_MILLIONS}[0-9]{{7}}(_.*)?", bucket["name"]):
                 client.drop_bucket(bucket["id"])
         client.close()
 

@@ -165,7 +165,7 @@ def test_the_client_and_the_small_influxdb_understand_each_other() -> None:
     with ExitStack() as stack:
         url = url or stack.enter_context(fake_influx.serving())[0]
         client = stack.enter_context(InfluxDBClient(url, token, org=org))
-        name = f"org_{TENS_OF_MILLIONS}{time.time_ns() % 10_000_000}_client"
+        name = f"org_{TENS_OF_MILLIONS}{time.time_ns() % 10_000_000:07d}_client"
         bucket = client.buckets_api().create_bucket(bucket_name=name, org=org)
         api = client.write_api(write_options=SYNCHRONOUS)
         text = 'a "b"\\\n'

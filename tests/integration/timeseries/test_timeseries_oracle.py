@@ -14,7 +14,7 @@ from services.influx.src.store import ANY_TYPE, Selection, Series, StoredBucket
 
 from .conftest import TENS_OF_MILLIONS, AnyStore, add
 
-_organizations = itertools.count(TENS_OF_MILLIONS * 10_000_000 + random.randrange(900_000) * 10 + 9_000_000)
+_organizations = itertools.count(TENS_OF_MILLIONS * 10_000_000 + random.randrange(40_000) * 10 + 9_000_000)
 ORACLE: Mapping[str, Callable[[Sequence[Any]], Any]] = {
     "mean": statistics.fmean,
     "median": statistics.median,
