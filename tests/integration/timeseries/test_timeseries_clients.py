@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -81,8 +82,9 @@ def front(backend: Backend, valkey_url: str, free_port: Callable[[], int]) -> It
         redis.set(REVOCATIONS_COMPLETE, redis.info("server")["run_id"])
     service, gateway = free_port(), free_port()
     with ExitStack() as stack:
-        stack.enter_context(process("timeseries", service, dict(backend.environ)))
-        environ = {"REDIS_URL": valkey_url, "RATE_LIMIT": "1000000/s", "TIMESERIES_URL": f"http://127.0.0.1:{service}"}
+        common = {"REDIS_URL": valkey_url, "AUDIT_SPOOL": stack.enter_context(tempfile.TemporaryDirectory())}
+        stack.enter_context(process("timeseries", service, {**common, **backend.environ}))
+        environ = {**common, "RATE_LIMIT": "1000000/s", "TIMESERIES_URL": f"http://127.0.0.1:{service}"}
         stack.enter_context(process("gateway", gateway, environ))
         yield Front(f"http://127.0.0.1:{gateway}", TENS_OF_MILLIONS * 10_000_000 + time.time_ns() % 10_000_000)
 

@@ -22,7 +22,7 @@ from services.influx.src.settings import Settings
 from services.influx.src.times import SECOND, format_time
 
 from . import fake_influx
-from .conftest import SECRET, Caller, code, running
+from .conftest import STORES, Caller, code, running
 from .fake_influx import FakeInflux
 
 TEN = "2024-06-01T10:00:00Z"
@@ -90,12 +90,12 @@ def test_settings_that_influxdb_does_not_know(fake: tuple[str, FakeInflux], wron
 
 @pytest.mark.parametrize("missing", ["INFLUX_TOKEN", "INFLUX_ORG"])
 def test_settings_are_checked_at_start(missing: str) -> None:
-    given = {"JWT_SECRET": SECRET, **environ("http://influx"), missing: ""}
+    given = {**STORES, **environ("http://influx"), missing: ""}
     with pytest.raises(SettingsError, match=missing):
         load(Settings, given)
     with pytest.raises(SettingsError, match="DATABASE_URL"):
         load(Settings, {**given, "TIMESERIES_BACKEND": "postgres"})
-    assert load(Settings, {"JWT_SECRET": SECRET, "DATABASE_URL": "postgresql://x"}).backend == "postgres"
+    assert load(Settings, {**STORES, "DATABASE_URL": "postgresql://x"}).backend == "postgres"
 
 
 @contextmanager
