@@ -35,7 +35,7 @@ class PartlyWritten(ServiceError):
     def __init__(self, said: str) -> None:
         dropped = said.rpartition("dropped=")[2]
         count = f"{dropped} of the points" if dropped.isdigit() else "Some of the points"
-        is_conflict = "type" in said
+        is_conflict = "field type conflict" in said
         why = "their field is stored with another type" if is_conflict else "they are older than the bucket's retention"
         message = f"{count} were not stored, because {why}; the others were"
         super().__init__(422, message, code=FIELD_TYPE if is_conflict else None)

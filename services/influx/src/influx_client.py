@@ -25,6 +25,8 @@ CONNECTIONS = 16
 CONNECT_SECONDS = 2
 ANSWER_SECONDS = 8
 """How long the server may take over a step: to begin its answer, or to go on with it."""
+ALIVE_SECONDS = 1
+"""How long it may take over the smallest question, when another was not answered in time."""
 QUERY_SECONDS = 12
 """How long an answer to a query may take as a whole."""
 MAX_ERROR = 64 * 1024
@@ -32,9 +34,28 @@ CHUNK = 64 * 1024
 PAGE = 100
 
 _AT_FIRST = urllib3.Timeout(connect=CONNECT_SECONDS, read=ANSWER_SECONDS)
+
+
+class _Retry(urllib3.Retry):
+    """Never tries again what timed out: the server has enough to do."""
+
+    def increment(
+        self,
+        method: str | None = None,
+        url: str | None = None,
+        response: BaseHTTPResponse | None = None,
+        error: Exception | None = None,
+        *context: Any,
+        **more: Any,
+    ) -> "_Retry":
+        if isinstance(error, ReadTimeoutError):
+            raise error
+        return super().increment(method, url, response, error, *context, **more)
+
+
 # What can be done twice with the same effect may be sent again, once, where the connection broke: a pooled one may have
-# been closed by the server meanwhile. What timed out is not: the server has enough to do.
-_AGAIN = urllib3.Retry(total=1, connect=1, read=1, status=0, redirect=0, other=0, allowed_methods=None)
+# been closed by the server meanwhile.
+_AGAIN = _Retry(total=1, connect=1, read=1, status=0, redirect=0, other=0, allowed_methods=None)
 _ONCE = _AGAIN.new(read=0)
 _DIALECT = {"annotations": ["datatype", "default"], "header": True, "delimiter": ","}
 
@@ -98,7 +119,7 @@ class InfluxClient:
             body=json.dumps(asked).encode(),
             headers={"Content-Type": "application/json", "Accept": "application/csv"},
             retries=_AGAIN,
-            timed_out=TooMuch,
+            timed_out=self._too_much,
         )
         return _lines(response)
 
@@ -139,6 +160,15 @@ class InfluxClient:
         """Ask something that needs the token, the organization and the server's store; raises where that fails."""
         self._call("GET", "/buckets", {"org": self._org, "limit": "1"})
 
+    def _too_much(self) -> ServiceError:
+        """Why a question had no answer in time: it was too large, or InfluxDB answers nothing at all."""
+        url = f"{self._url}/api/v2/buckets?{urlencode({'org': self._org, 'limit': '1'})}"
+        try:
+            answer = self._pool.request("GET", url, headers=self._headers, timeout=ALIVE_SECONDS, retries=False)
+        except HTTPError:
+            return Unavailable()
+        return TooMuch() if answer.status == HTTPStatus.OK else Unavailable()
+
     def _organization_id(self) -> str:
         if self._org_id is None:
             try:
@@ -157,6 +187,8 @@ class InfluxClient:
         try:
             body = b"".join(_pieces(response))
             found: Json = json.loads(body) if body else {}
+        except TooMuch:
+            raise Unavailable from None
         except ValueError:
             log.error("influx", path=path, error="the answer is no JSON")
             raise Unavailable from None
