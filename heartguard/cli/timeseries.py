@@ -74,6 +74,7 @@ def copy(
 def _run(transfer: object, console: Console) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task("values", total=transfer.total())  # type: ignore[attr-defined]
+        total = transfer.total()  # type: ignore[attr-defined]
+        task = progress.add_task("values", total=total)
         transfer.run(lambda count: progress.advance(task, count))  # type: ignore[attr-defined]
-        progress.update(task, description="done")
+        progress.update(task, description="done", completed=total)  # what had come over before counts too

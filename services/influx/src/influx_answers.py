@@ -8,7 +8,7 @@ from heartguard.models.timeseries import FieldValue
 from heartguard.timestamps import parse_time
 
 from .errors import TooManySeries
-from .influx_client import InfluxError
+from .influx_http import InfluxError
 from .store import FieldType
 
 LEADING = 3

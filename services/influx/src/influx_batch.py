@@ -8,7 +8,8 @@ from heartguard.models.timeseries import FieldValue
 
 from .errors import PartlyWritten
 from .influx_answers import stored_text
-from .influx_client import InfluxClient, InfluxError
+from .influx_client import InfluxClient
+from .influx_http import InfluxError
 from .influx_types import KnownTypes, types_of
 from .line_protocol import field_head, head
 from .store import BucketGone, Series, StoredBucket

@@ -7,7 +7,8 @@ from typing import Any
 from . import tenancy
 from .errors import NotNumeric
 from .influx_batch import InfluxBatch, send
-from .influx_client import InfluxClient, InfluxError
+from .influx_client import InfluxClient
+from .influx_http import InfluxError
 from .influx_read import select_rows
 from .influx_types import Given, KnownTypes
 from .line_protocol import PRECISIONS

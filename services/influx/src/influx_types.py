@@ -5,8 +5,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from heartguard.models.timeseries import FieldValue
 
 from .influx_answers import read
-from .influx_client import InfluxClient, InfluxError
+from .influx_client import InfluxClient
 from .influx_flux import MEASUREMENTS, TYPES, TYPES_OF_EACH, extern
+from .influx_http import InfluxError
 from .memory import Memory
 from .store import TYPES as TYPE_OF
 from .store import BucketGone, FieldType, Selection, StoredBucket, TypeConflict

@@ -13,11 +13,12 @@ from flask import Flask
 
 from heartguard.errors import ServiceError, Unavailable
 from heartguard.settings import SettingsError, load
-from services.influx.src import influx_client
+from services.influx.src import influx_http
 from services.influx.src.errors import TooMuch
 from services.influx.src.influx_answers import read
-from services.influx.src.influx_client import InfluxClient, InfluxError
+from services.influx.src.influx_client import InfluxClient
 from services.influx.src.influx_flux import RAW
+from services.influx.src.influx_http import InfluxError
 from services.influx.src.settings import Settings
 from services.influx.src.times import SECOND, format_time
 
@@ -129,7 +130,7 @@ HANGING = {
 
 @pytest.mark.parametrize("answer", HANGING.values(), ids=HANGING)
 def test_a_server_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch, answer: bytes) -> None:
-    monkeypatch.setattr(influx_client, "_AT_FIRST", urllib3.Timeout(connect=1, read=0.3))
+    monkeypatch.setattr(influx_http, "AT_FIRST", urllib3.Timeout(connect=1, read=0.3))
     with server(answer) as url:
         client = InfluxClient(url, "t", "o")
 
@@ -146,7 +147,7 @@ def test_a_server_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch, answer
 
 def test_a_question_that_takes_too_long(monkeypatch: pytest.MonkeyPatch, fake: tuple[str, FakeInflux]) -> None:
     """Everything else is answered, so it is the question's fault."""
-    monkeypatch.setattr(influx_client, "_AT_FIRST", urllib3.Timeout(connect=1, read=0.2))
+    monkeypatch.setattr(influx_http, "AT_FIRST", urllib3.Timeout(connect=1, read=0.2))
     monkeypatch.setattr(FakeInflux, "query", lambda *_: time.sleep(1) or b"")
     monkeypatch.setattr(fake[1], "lock", ExitStack())
     client = InfluxClient(fake[0], fake_influx.TOKEN, fake_influx.ORG)
