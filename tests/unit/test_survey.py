@@ -17,8 +17,8 @@ SEVEN = Rules(user_id="7", oldest=MIN_TIME, received=5)
 
 def test_plain_lines() -> None:
     text = "m,t=v f=1,g=2i 5\nm f=-1.5,g=3i 6\nn b=t -7\nn b=false 8"
-    assert survey(text, 1, ANYBODY) == Survey(4, {"m": {"f": "float", "g": "integer"}, "n": {"b": "boolean"}})
-    assert survey("m,user_id=7 f=1 5\n", 10**9, SEVEN) == Survey(1, {"m": {"f": "float"}})
+    assert survey(text, 1, ANYBODY) == Survey(4, 6, {"m": {"f": "float", "g": "integer"}, "n": {"b": "boolean"}})
+    assert survey("m,user_id=7 f=1 5\n", 10**9, SEVEN) == Survey(1, 1, {"m": {"f": "float"}})
 
 
 NOT_PLAIN = {

@@ -3,6 +3,9 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from http import HTTPStatus
 
+from flask import has_request_context
+
+from heartguard import audit
 from heartguard.errors import ServiceError
 from heartguard.models.timeseries import FieldValue
 
@@ -50,6 +53,8 @@ class InfluxBatch:
         self._types.check(self._bucket, given)
         send(self._client, self._bucket, "".join(self._lines()).encode(), "ns", self._forget)
         self._types.learn(self._bucket, given)
+        values = sum(len(times) * len(columns) for _, times, columns in self._blocks)
+        tell(bucket=self._bucket.name, values=values)
 
     def _lines(self) -> Iterator[str]:
         heads: dict[int, str] = {}
@@ -80,6 +85,12 @@ def _column(beginning: str, values: Sequence[Value]) -> list[str]:
 
 def _quoted(value: str) -> str:
     return '"' + stored_text(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def tell(action: str | None = None, **payload: object) -> None:
+    """Tell the audit trail of what a request has changed."""
+    if has_request_context() and (action or audit.stated()):
+        audit.emit(action, **payload)  # type: ignore[arg-type]
 
 
 def send(client: InfluxClient, bucket: StoredBucket, lines: bytes, precision: str, forget: Callable[[], None]) -> None:

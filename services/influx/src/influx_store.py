@@ -6,14 +6,14 @@ from typing import Any
 
 from . import tenancy
 from .errors import NotNumeric
-from .influx_batch import InfluxBatch, send
+from .influx_batch import InfluxBatch, send, tell
 from .influx_client import InfluxClient
 from .influx_http import InfluxError
 from .influx_read import select_rows
-from .influx_types import Given, KnownTypes
+from .influx_types import KnownTypes
 from .line_protocol import PRECISIONS
 from .memory import Memory
-from .store import ANY_TYPE, NUMERIC, BucketGone, FieldType, Row, Selection, StoredBucket
+from .store import ANY_TYPE, NUMERIC, BucketGone, FieldType, Row, Selection, StoredBucket, Types
 
 BUCKETS_REMEMBERED = 10_000
 UNITS = {nanoseconds: name for name, nanoseconds in PRECISIONS.items()}
@@ -54,20 +54,27 @@ class InfluxStore:
         self, org_id: int, name: str, *, retention_seconds: int, description: str | None
     ) -> StoredBucket | None:
         made = self._client.create_bucket(name, retention_seconds, description)
-        return _stored(org_id, made) if made else None
+        if not made:
+            return None
+        tell("BUCKET_CREATE", bucket=name)
+        return _stored(org_id, made)
 
     def drop_bucket(self, org_id: int, name: str) -> bool:
         found = self._find(org_id, name)
         self._known_buckets.forget((org_id, name))
-        return found is not None and self._client.drop_bucket(found.id)
+        if found is None or not self._client.drop_bucket(found.id):
+            return False
+        tell("BUCKET_DELETE", bucket=name)
+        return True
 
     def batch(self, bucket: StoredBucket) -> InfluxBatch:
         return InfluxBatch(self._client, bucket, self._types, lambda: self._forget(bucket))
 
-    def write_lines(self, bucket: StoredBucket, text: str, precision: int, types: Given) -> None:
+    def write_lines(self, bucket: StoredBucket, text: str, precision: int, types: Types, values: int) -> None:
         self._types.check(bucket, types)
         send(self._client, bucket, text.encode(), UNITS[precision], lambda: self._forget(bucket))
         self._types.learn(bucket, types)
+        tell(bucket=bucket.name, values=values)
 
     def field_types(self, bucket: StoredBucket, measurements: Collection[str]) -> Mapping[tuple[str, str], FieldType]:
         found: dict[tuple[str, str], FieldType] = {}

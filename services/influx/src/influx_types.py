@@ -10,18 +10,15 @@ from .influx_flux import MEASUREMENTS, TYPES, TYPES_OF_EACH, extern
 from .influx_http import InfluxError
 from .memory import Memory
 from .store import TYPES as TYPE_OF
-from .store import BucketGone, FieldType, Selection, StoredBucket, TypeConflict
+from .store import BucketGone, FieldType, Selection, StoredBucket, TypeConflict, Types
 from .times import MAX_TIME, MIN_TIME
 
 MEASUREMENTS_REMEMBERED = 10_000
 MOST_FIELDS = 1_000
 """Of a measurement with more fields nothing is remembered."""
 
-Given = Mapping[str, Mapping[str, FieldType]]
-"""Types by measurement and field."""
 
-
-def types_of(columns: Iterable[tuple[str, str, Sequence[FieldValue | int]]]) -> Given:
+def types_of(columns: Iterable[tuple[str, str, Sequence[FieldValue | int]]]) -> Types:
     """The types of a batch, of whose columns are given measurement, field and values.
 
     Raises :class:`TypeConflict` where a field has several.
@@ -45,7 +42,7 @@ class KnownTypes:
         self._client = client
         self._known: Memory[tuple[str, str], Mapping[str, FieldType]] = Memory(MEASUREMENTS_REMEMBERED)
 
-    def check(self, bucket: StoredBucket, given: Given) -> None:
+    def check(self, bucket: StoredBucket, given: Types) -> None:
         """Raises :class:`TypeConflict` where a field is stored with another type."""
         for measurement, fields in given.items():
             known = self.of(bucket, measurement)
@@ -56,7 +53,7 @@ class KnownTypes:
                 self.forget(bucket, measurement)
                 raise TypeConflict
 
-    def learn(self, bucket: StoredBucket, given: Given) -> None:
+    def learn(self, bucket: StoredBucket, given: Types) -> None:
         """Remember what was written."""
         for measurement, fields in given.items():
             known = self._known.get((bucket.id, measurement))

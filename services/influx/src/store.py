@@ -97,16 +97,26 @@ class Batch(Protocol):
         ...
 
 
+Types = Mapping[str, Mapping[str, FieldType]]
+"""By measurement and field."""
+
+
 @runtime_checkable
 class LineStore(Protocol):
     """A store that can be given line protocol as it came."""
 
     def write_lines(
-        self, bucket: "StoredBucket", text: str, precision: int, types: Mapping[str, Mapping[str, FieldType]]
+        self,
+        bucket: "StoredBucket",
+        text: str,
+        precision: int,
+        types: Mapping[str, Mapping[str, FieldType]],
+        values: int,
     ) -> None:
         """Store good lines, whose times are in units of ``precision`` nanoseconds, durably, or none of them.
 
-        ``types`` are those of their fields by measurement. Raises as :meth:`Batch.write` does.
+        ``types`` are those of their fields by measurement, ``values`` is how many they hold. Raises as
+        :meth:`Batch.write` does.
         """
         ...
 

@@ -32,9 +32,10 @@ Form = tuple[tuple[str, FieldType], ...]
 
 
 class Survey(NamedTuple):
-    """What a text holds: how many points, and the types of fields by measurement."""
+    """What a text holds: how many points, how many values, and the types of fields by measurement."""
 
     points: int
+    values: int
     types: dict[str, dict[str, FieldType]]
 
 
@@ -42,7 +43,7 @@ def survey(text: str, precision: int, rules: Rules) -> Survey | None:
     """None where the text is not plain, or not all is well: to read it line by line tells what it is."""
     if "\\" in text or '"' in text:
         return None
-    points = 0
+    points = values = 0
     types: dict[str, dict[str, FieldType]] = {}
     for form, found in _lines(text):
         heads = {head for head, _ in found}
@@ -52,7 +53,8 @@ def survey(text: str, precision: int, rules: Rules) -> Survey | None:
         if len(heads) > MAX_SERIES or not all(_learn(types, head, form, rules) for head in heads):
             return None
         points += len(times)
-    return Survey(points, types) if points else None
+        values += len(times) * len(form)
+    return Survey(points, values, types) if points else None
 
 
 def _lines(text: str) -> Iterator[tuple[Form, list[tuple[str, str]]]]:

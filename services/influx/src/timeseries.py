@@ -136,7 +136,7 @@ class TimeSeries:
         found = survey(request.text, request.precision, rules)
         if found is None:
             return 0
-        self._store.write_lines(bucket, request.text, request.precision, found.types)
+        self._store.write_lines(bucket, request.text, request.precision, found.types, found.values)
         return found.points
 
     def _gather(self, request: WriteRequest, bucket: StoredBucket, rules: Rules, check: Check) -> int:

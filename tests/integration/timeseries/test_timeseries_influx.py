@@ -258,3 +258,35 @@ def test_nothing_that_is_sent_stands_in_a_query_s_text(admin: Caller, fake: tupl
     assert admin.rows(odd, fields=[odd], tags={odd: odd}) == [(TEN, odd, 1.0)]
     assert admin.rows(odd, fields=[odd], tags={odd: odd}, aggregate="spread", window="1h")[0][2] == 0.0
     assert not any("x" in asked["query"].replace("max", "").replace("exact", "") for asked in fake[1].queries)
+
+
+def test_the_audit_trail_is_told(admin: Caller) -> None:
+    """As with PostgreSQL: once of everything that changes something, with bucket and number of values."""
+    events: list[Any] = []
+
+    class Told:
+        def put(self, *given: Any) -> None:
+            events.extend(given)
+
+        def check(self) -> None:
+            pass
+
+        def stop(self) -> None:
+            pass
+
+    trail = admin.app.extensions["heartguard.audit"]
+    admin.app.extensions["heartguard.audit"] = Told()
+    assert admin.write(point(fields={"a": 1, "b": 2}), point(fields={"s": "x"})).status_code == 200
+    assert admin.lines("m a=1,b=2 5\nm a=3,b=4 6").status_code == 200
+    assert admin.create("org_7_x").status_code == 201
+    assert admin.create("org_7_x").status_code == 409
+    assert admin.send("DELETE", "/timeseries/buckets/org_7_x").status_code == 204
+    assert admin.write(point(fields={"a": "text"})).status_code == 422
+    admin.app.extensions["heartguard.audit"] = trail
+    assert [(event.action, event.payload) for event in events] == [
+        ("BUCKET_CREATE", {"bucket": "org_7"}),
+        ("TIMESERIES_WRITE", {"bucket": "org_7", "values": 3}),
+        ("TIMESERIES_WRITE", {"bucket": "org_7", "values": 4}),
+        ("BUCKET_CREATE", {"bucket": "org_7_x"}),
+        ("BUCKET_DELETE", {"bucket": "org_7_x"}),
+    ]
