@@ -40,7 +40,7 @@ from .preconditions import IfMatch
 from .probe import Probe
 from .services import SERVICES, Service
 from .settings import UploadSettings, load
-from .tokens import Claims, Tokens, bearer
+from .tokens import Claims, Tokens, as_bearer, bearer
 
 DEFAULT_MAX_BODY = 64 * 1024
 MAX_ID = 2**31 - 1
@@ -84,6 +84,7 @@ class Endpoint:
     max_body: int
     also: Mapping[str, Reader]
     produces: str | None
+    token_scheme: bool
     statuses: Collection[int]
     errors: Mapping[int, str]
     accepts: Mapping[str, Any]
@@ -140,6 +141,7 @@ class Endpoints:
         max_body: int = DEFAULT_MAX_BODY,
         also: Mapping[str, Reader] | None = None,
         produces: str | None = None,
+        token_scheme: bool = False,
         statuses: Collection[int] = (),
         errors: Mapping[int, str] | None = None,
         upload: type[Request] | None = None,
@@ -153,7 +155,8 @@ class Endpoints:
 
         ``etag`` is for a single resource: its answer carries an ETag, and ``If-None-Match`` can make it a 304. A
         ``PUT`` of one has to take an :class:`IfMatch`.
-        ``produces`` is the one media type of a ready Flask response. ``statuses`` are those, beside ``status``,
+        ``produces`` is the one media type of a ready Flask response; with ``token_scheme``, ``Authorization`` may
+        also say ``Token``. ``statuses`` are those, beside ``status``,
         that the answer can come with; ``errors`` says of failures of the endpoint's own when they happen.
         """
 
@@ -182,6 +185,7 @@ class Endpoints:
                     max_body=load(UploadSettings, {}).max_upload_body if upload else max_body,
                     also=also or {},
                     produces=produces,
+                    token_scheme=token_scheme,
                     statuses=statuses,
                     errors=errors or {},
                     accepts=accepts or {},
@@ -331,6 +335,8 @@ class _Handler:
         if audience is Audience.INTERNAL or (audience is Audience.PUBLIC and not self.endpoint.optional_caller):
             return None
         authorization = request.headers.get("Authorization")
+        if self.endpoint.token_scheme:
+            authorization = as_bearer(authorization)
         if authorization is None:
             if self.endpoint.optional_caller:
                 return None

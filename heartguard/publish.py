@@ -123,6 +123,7 @@ def _route(endpoint: Endpoint) -> dict[str, Any]:
         "path": endpoint.path,
         "audience": endpoint.audience.value,
         "optional_caller": endpoint.optional_caller,
+        "token_scheme": endpoint.token_scheme,
         "max_body": endpoint.max_body if endpoint.body else 0,
         "upload": endpoint.upload,
         "audit": endpoint.audit,

@@ -20,7 +20,7 @@ from granian.log import LogLevels
 from .listening import load_own, own_settings, port_is_free, server_settings
 from .roles import PowerfulRole, refuse_powerful
 from .services import SERVICES, Service
-from .settings import DatabaseSettings, SettingsError, environment
+from .settings import SettingsError, environment
 from .worker import load as load_in_worker
 
 HEADER_READ_TIMEOUT_MS = 10_000
@@ -40,8 +40,8 @@ def serve(service: Service, *, host: str = "127.0.0.1", port: int | None = None,
     """
     environ = environment()
     own = load_own(import_module(f"{service.package}.settings").Settings, service, environ)
-    if isinstance(own, DatabaseSettings):
-        check_role(own.database_url)
+    if database_url := getattr(own, "database_url", None):
+        check_role(database_url)
     settings = server_settings(service, environ)
     port = port or settings.port
     if not join:

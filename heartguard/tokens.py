@@ -128,6 +128,12 @@ def _is_canonical(token: str) -> bool:
     return base64url_encode(base64url_decode(signature)).decode() == signature
 
 
+def as_bearer(authorization: str | None) -> str | None:
+    """The header with the scheme ``Token``, which InfluxDB's clients write, as ``Bearer``."""
+    scheme, _, token = (authorization or "").partition(" ")
+    return f"Bearer {token}" if scheme.lower() == "token" else authorization
+
+
 def bearer(authorization: str | None) -> str:
     """The token of an ``Authorization: Bearer`` header."""
     scheme, _, token = (authorization or "").partition(" ")

@@ -79,9 +79,13 @@ def emit(
     """Send an event, and return when it is safe; ``action``, ``actor`` and ``org_id`` are those of the request unless
     given. Raises :class:`heartguard.errors.Unavailable` where nothing takes it.
 
-    For a change in PostgreSQL use :func:`record`. Secrets and personal data in ``payload`` are masked.
+    For a change in PostgreSQL use :func:`record`. Secrets and personal data in ``payload`` are masked. Where it is what
+    the endpoint states, that is not sent once more.
     """
-    trail().put(_event(action, outcome, actor, org_id, payload))
+    event = _event(action, outcome, actor, org_id, payload)
+    trail().put(event)
+    if has_request_context() and event.action == stated():
+        g.audit_recorded = True
 
 
 def record(

@@ -24,7 +24,7 @@ def bench(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[NAME]...", help="gateway, latency, ingest, windows, media, sign-in, start; default: all."
+            metavar="[NAME]...", help="gateway, latency, ingest, lines, windows, media, sign-in, start; default: all."
         ),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Small rounds: all in a few minutes, rough figures.")] = False,

@@ -17,6 +17,7 @@ COMMANDS = {
     "audit": "audit:audit",
     "demo": "demo:demo",
     "validate": "validate.command:validate",
+    "timeseries": "timeseries:timeseries",
     "bench": "bench:bench",
     "publish": "publish:publish",
 }

@@ -78,6 +78,7 @@ def test_routes_say_what_the_gateway_must_know() -> None:
         "path": "/auth/login",
         "audience": "P",
         "optional_caller": False,
+        "token_scheme": False,
         "max_body": login["max_body"],
         "upload": False,
         "audit": login["audit"],

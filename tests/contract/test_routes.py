@@ -51,6 +51,7 @@ CONTRACT = {
     },
     "timeseries": {
         ("POST", "/timeseries/write"): "A",
+        ("POST", "/timeseries/api/v2/write"): "A",
         ("POST", "/timeseries/query"): "A",
         ("POST", "/timeseries/buckets"): "X",
         ("GET", "/timeseries/buckets"): "A",

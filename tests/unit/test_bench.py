@@ -131,7 +131,7 @@ def test_the_chart_says_everything_in_words_too() -> None:
 def test_an_unknown_name_is_answered_with_those_that_exist() -> None:
     code, said = bench("gatway", "start")
     assert code == 1
-    assert "no benchmark gatway; there are: gateway, latency, ingest, windows, media, sign-in, start" in said
+    assert "no benchmark gatway; there are: gateway, latency, ingest, lines, windows, media, sign-in, start" in said
 
 
 def test_a_result_file_is_refused_before_the_work() -> None:

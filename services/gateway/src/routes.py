@@ -38,6 +38,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     max_body: int
     upload: bool = False
     optional_caller: bool = False
+    token_scheme: bool = False
     audit: str | None = None
 
     @property

@@ -8,7 +8,7 @@ from heartguard.context import request_id, traceparent
 from heartguard.errors import Malformed
 from heartguard.negotiation import Format, negotiate
 from heartguard.ratelimit import Taken
-from heartguard.tokens import Claims
+from heartguard.tokens import Claims, as_bearer
 
 from .addresses import Address, Addresses
 from .routes import Route
@@ -50,7 +50,8 @@ class Visit:
 
     @property
     def authorization(self) -> str | None:
-        return self.headers.get("authorization")
+        found = self.headers.get("authorization")
+        return as_bearer(found) if self.route is not None and self.route.token_scheme else found
 
     @property
     def format(self) -> Format:

@@ -4,14 +4,13 @@ from flask import Flask
 
 from heartguard import audit
 from heartguard.app import create_service_app
-from heartguard.database import Database
 from heartguard.keyring import open_ring
 from heartguard.settings import load
 from heartguard.sweeper import Sweeper
 from heartguard.tokens import Tokens
 
-from .db import PostgresStore
 from .settings import Settings
+from .stores import open_store
 from .timeseries import TimeSeries
 from .views import endpoints
 
@@ -19,13 +18,13 @@ from .views import endpoints
 def create_app(settings: Settings | None = None) -> Flask:
     """Wire the service together; it begins to clear away expired points at once."""
     settings = settings or load(Settings)
-    store = PostgresStore(Database(settings.database_url, service="timeseries"))
+    store = open_store(settings.backend, settings)
     app = create_service_app(
         endpoints,
         settings,
         Tokens(open_ring(settings.jwt_secret, settings.jwt_keyring_file)),
         resources=[TimeSeries(store)],
-        checks={"postgres": store.check},
+        checks={settings.backend: store.check},
         trail=audit.Trail.open("timeseries", settings.redis_url, settings.audit_spool),
     )
     app.extensions["heartguard.sweeper"] = Sweeper(store.sweep, settings.sweep_seconds)

@@ -56,6 +56,10 @@ SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('sync
 _COLUMNS = "id, name, retention_seconds, created_at, description"
 _BUCKET = text(f"SELECT {_COLUMNS} FROM heartguard_core.buckets WHERE org_id = :org AND name = :name")  # noqa: S608
 _BUCKETS = text(f"SELECT {_COLUMNS} FROM heartguard_core.buckets WHERE org_id = :org ORDER BY name")  # noqa: S608
+_ORGANIZATIONS = text("SELECT DISTINCT org_id FROM heartguard_core.buckets ORDER BY org_id")
+_MEASUREMENTS = text(
+    "SELECT DISTINCT measurement FROM heartguard_core.fields WHERE bucket_id = :bucket ORDER BY measurement"
+)
 _CREATE = text("SELECT heartguard_core.create_bucket(:org, :name, :retention, :description, :now)")
 _DROP = text("SELECT heartguard_core.drop_bucket(:org, :name)")
 _TYPES = text("""
@@ -82,6 +86,16 @@ class PostgresStore:
         self._known_buckets: Memory[tuple[int, str], StoredBucket] = Memory(BUCKETS_REMEMBERED)
         self._known_series: KnownSeries = Memory(ROOM_FOR_SERIES, weigh)
         event.listen(database.engine, "connect", _begin_session)
+
+    def organizations(self) -> list[int]:
+        """Those that have buckets."""
+        with self._database.transaction() as connection:
+            return list(connection.execute(_ORGANIZATIONS).scalars())
+
+    def measurements(self, bucket: StoredBucket) -> list[str]:
+        """The names of all measurements."""
+        with self._database.transaction(bucket.org_id) as connection:
+            return list(connection.execute(_MEASUREMENTS, {"bucket": int(bucket.id)}).scalars())
 
     def bucket(self, org_id: int, name: str) -> StoredBucket | None:
         if known := self._known_buckets.get((org_id, name)):
@@ -138,6 +152,9 @@ class PostgresStore:
 
     def check(self) -> None:
         self._database.check()
+
+    def close(self) -> None:
+        self._database.close()
 
     def sweep(self) -> None:
         """Make partitions ahead, drop expired ones, clear away series without points and dropped buckets.

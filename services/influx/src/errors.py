@@ -26,6 +26,21 @@ class WrongFieldType(Invalid):
         super().__init__(details, "The field is stored with another type", code=FIELD_TYPE)
 
 
+class PartlyWritten(ServiceError):
+    """The store took only a part of a batch, although it was looked through before: somebody else was quicker.
+
+    ``said`` is the store's message. To send the batch again is safe.
+    """
+
+    def __init__(self, said: str) -> None:
+        dropped = said.rpartition("dropped=")[2]
+        count = f"{dropped} of the points" if dropped.isdigit() else "Some of the points"
+        is_conflict = "field type conflict" in said
+        why = "their field is stored with another type" if is_conflict else "they are older than the bucket's retention"
+        message = f"{count} were not stored, because {why}; the others were"
+        super().__init__(422, message, code=FIELD_TYPE if is_conflict else None)
+
+
 class NotNumeric(Invalid):
     """The aggregate needs numbers, and some of the chosen fields hold none."""
 

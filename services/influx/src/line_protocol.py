@@ -29,6 +29,14 @@ class LineQuery(Query):
     precision: Literal["ns", "us", "ms", "s"] = "ns"
 
 
+class InfluxQuery(Query):
+    """The same in InfluxDB's own terms; ``org`` has to be the caller's."""
+
+    bucket: str | UnsetType = UNSET
+    org: str | UnsetType = UNSET
+    precision: Literal["ns", "us", "ms", "s"] = "ns"
+
+
 class LineBatch(WriteRequest, kw_only=True):
     """A batch in line protocol; ``precision`` is the unit of its timestamps in nanoseconds."""
 
@@ -42,11 +50,21 @@ class LineBatch(WriteRequest, kw_only=True):
 
 def read_lines(body: bytes, query: LineQuery) -> LineBatch:
     """Read a ``text/plain`` body; the lines themselves are judged later, together with their points."""
+    return LineBatch(points=[], bucket=query.bucket, text=_text(body), precision=PRECISIONS[query.precision])
+
+
+def read_influx_lines(body: bytes, query: InfluxQuery) -> LineBatch:
+    """The same as InfluxDB's clients send it."""
+    return LineBatch(
+        points=[], bucket=query.bucket, org=query.org, text=_text(body), precision=PRECISIONS[query.precision]
+    )
+
+
+def _text(body: bytes) -> str:
     try:
-        text = body.decode("utf-8")
+        return body.decode("utf-8")
     except UnicodeDecodeError:
         raise Malformed("The body is not UTF-8") from None
-    return LineBatch(points=[], bucket=query.bucket, text=text, precision=PRECISIONS[query.precision])
 
 
 # Possessive (++ and *+) where a single class repeats, so that a line is read once from left to right. Whole groups
@@ -91,6 +109,11 @@ def head(measurement: str, tags: Iterable[tuple[str, str]]) -> str:
     parts = [re.sub("[, ]", r"\\\g<0>", measurement)]
     parts += [f"{_TO_ESCAPE.sub(_escape, key)}={_TO_ESCAPE.sub(_escape, value)}" for key, value in tags]
     return ",".join(parts)
+
+
+def field_head(field: str) -> str:
+    """A field's key as it stands in a line."""
+    return _TO_ESCAPE.sub(_escape, field)
 
 
 def _escape(found: re.Match[str]) -> str:

@@ -21,6 +21,9 @@ MAX_INT = 2**63
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
+_AMBIGUOUS = re.compile(r'\\[,= "]')
+"""InfluxDB reads a line in several ways, and in one of them a backslash takes whatever follows it along."""
+
 Problem = tuple[tuple[str, ...], str]
 """Where in the point, and what."""
 
@@ -50,6 +53,8 @@ def text_problem(text: str) -> str | None:
         return "holds a control character"
     if text.endswith("\\"):
         return "ends with a backslash"
+    if "\\" in text and _AMBIGUOUS.search(text):
+        return "holds a backslash before a comma, an equals sign, a space or a quote"
     return None
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
@@ -94,6 +94,30 @@ class Batch(Protocol):
 
     def write(self) -> None:
         """Store all points, durably, or none. Raises :class:`TypeConflict` or :class:`BucketGone`."""
+        ...
+
+
+Types = Mapping[str, Mapping[str, FieldType]]
+"""By measurement and field."""
+
+
+@runtime_checkable
+class LineStore(Protocol):
+    """A store that can be given line protocol as it came."""
+
+    def write_lines(
+        self,
+        bucket: "StoredBucket",
+        text: str,
+        precision: int,
+        types: Mapping[str, Mapping[str, FieldType]],
+        values: int,
+    ) -> None:
+        """Store good lines, whose times are in units of ``precision`` nanoseconds, durably, or none of them.
+
+        ``types`` are those of their fields by measurement, ``values`` is how many they hold. Raises as
+        :meth:`Batch.write` does.
+        """
         ...
 
 

@@ -10,6 +10,7 @@ from heartguard.models.base import UnsetType
 from heartguard.tokens import Claims
 
 USER_TAG = "user_id"
+_OWNED = re.compile(r"org_([1-9][0-9]{0,18})(?:_[a-z0-9_]+)?")
 _NAME = re.compile(r"[a-z0-9_]{1,64}")
 
 
@@ -22,6 +23,12 @@ def owns(org_id: int, bucket: str) -> bool:
     default = default_bucket(org_id)
     named = bucket.startswith(f"{default}_") and len(bucket) > len(default) + 1
     return (bucket == default or named) and _NAME.fullmatch(bucket) is not None
+
+
+def owner(bucket: str) -> str | None:
+    """The number of the organization that owns a bucket of that name; None where it is none of ours."""
+    found = _OWNED.fullmatch(bucket)
+    return found[1] if found else None
 
 
 def writable(bucket: str | UnsetType, caller: Claims) -> str:

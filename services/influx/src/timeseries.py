@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
 from typing import NoReturn, TypeVar
 
-from heartguard.errors import Forbidden, Invalid, NotFound
+from heartguard.errors import Forbidden, Invalid, NotFound, ServiceError
 from heartguard.models.base import UNSET, UnsetType
 from heartguard.models.common import Detail
 from heartguard.models.timeseries import (
@@ -26,7 +26,8 @@ from .gathering import Points, gather
 from .heads import Heads
 from .line_protocol import Entry, LineBatch
 from .points import Rules, shown
-from .store import TYPES, BucketGone, Selection, Store, StoredBucket, TypeConflict
+from .store import TYPES, BucketGone, LineStore, Selection, Store, StoredBucket, TypeConflict
+from .survey import survey
 from .times import MAX_TIME, MIN_TIME, format_time, parse_duration, parse_moment
 
 MIN_RETENTION = 3600
@@ -81,6 +82,15 @@ class TimeSeries:
         name = tenancy.writable(request.bucket, caller)
         return self._with_bucket(caller.org_id, name, lambda bucket: self._write(request, caller, bucket))
 
+    def write_influx(self, request: WriteRequest, caller: Claims) -> None:
+        """The same with InfluxDB's statuses: what is wrong with lines is a 400, and a 422 a conflict of types."""
+        try:
+            self.write(request, caller)
+        except WrongFieldType:
+            raise
+        except Invalid as refusal:
+            raise ServiceError(400, refusal.message, details=refusal.details) from None
+
     def query(self, request: QueryRequest, caller: Claims) -> QueryResult:
         name = tenancy.readable(request.bucket, caller)
         rows = self._with_bucket(
@@ -113,6 +123,23 @@ class TimeSeries:
         now = self._clock()
         rules = Rules(user_id=tenancy.own_points_only(caller), oldest=_oldest(bucket, now), received=now)
         check = Check("/lines" if isinstance(request, LineBatch) else "/points", rules)
+        try:
+            return self._pass(request, bucket, rules) or self._gather(request, bucket, rules, check)
+        except TypeConflict:
+            self._name_conflicts(request, bucket, check)
+            raise WrongFieldType(check.details()) from None
+
+    def _pass(self, request: WriteRequest, bucket: StoredBucket, rules: Rules) -> int:
+        """Hand plain line protocol on as it is, to a store that takes it; how many points it had, else 0."""
+        if not isinstance(request, LineBatch) or not isinstance(self._store, LineStore):
+            return 0
+        found = survey(request.text, request.precision, rules)
+        if found is None:
+            return 0
+        self._store.write_lines(bucket, request.text, request.precision, found.types, found.values)
+        return found.points
+
+    def _gather(self, request: WriteRequest, bucket: StoredBucket, rules: Rules, check: Check) -> int:
         points = _in_columns(request)
         gathered = points and gather(points, rules, self._heads)
         if gathered is None:
@@ -120,11 +147,7 @@ class TimeSeries:
         batch = self._store.batch(bucket)
         for column in gathered.columns:
             batch.add(*column)
-        try:
-            batch.write()
-        except TypeConflict:
-            self._name_conflicts(request, bucket, check)
-            raise WrongFieldType(check.details()) from None
+        batch.write()
         return gathered.points
 
     def _refuse(self, request: WriteRequest, bucket: StoredBucket, check: Check) -> NoReturn:

@@ -13,7 +13,7 @@ from heartguard.models.timeseries import (
 from heartguard.policy import Audience
 from heartguard.tokens import Claims
 
-from .line_protocol import read_lines
+from .line_protocol import read_influx_lines, read_lines
 from .timeseries import TimeSeries
 
 MAX_BATCH = 16 * 1024 * 1024
@@ -37,6 +37,28 @@ endpoints = Endpoints("timeseries")
 def write(batch: WriteRequest, caller: Claims, timeseries: TimeSeries) -> WriteResult:
     """Store a batch of points: all of them, durably, or none."""
     return WriteResult(success=True, inserted=timeseries.write(batch, caller))
+
+
+@endpoints.post(
+    "/timeseries/api/v2/write",
+    audience=Audience.SIGNED_IN,
+    audit="TIMESERIES_WRITE",
+    max_body=MAX_BATCH,
+    also={"text/plain": read_influx_lines},
+    token_scheme=True,
+    errors={
+        400: "A line cannot be read, or breaks a rule; nothing was written",
+        403: "The bucket or organization is not the caller's, or a point is another user's",
+        404: "There is no such bucket",
+        422: "A field is stored with another type (`TS_002`); nothing was written",
+    },
+)
+def write_influx(batch: WriteRequest, caller: Claims, timeseries: TimeSeries) -> None:
+    """Store a batch as InfluxDB's own clients send it: line protocol, with its parameters and its statuses.
+
+    `Authorization` may say `Token` in place of `Bearer`; the token is HeartGuard's.
+    """
+    timeseries.write_influx(batch, caller)
 
 
 @endpoints.post("/timeseries/query", audience=Audience.SIGNED_IN, errors={404: "There is no such bucket"})

@@ -1,6 +1,13 @@
-"""The time-series service in this process, on a real PostgreSQL; each test is an organization of its own."""
+"""The time-series service in this process, on each of its stores; each test is an organization of its own.
+
+The stores are a real PostgreSQL, a small InfluxDB of the tests, and a real one where ``HEARTGUARD_TEST_INFLUX_URL``,
+``_TOKEN`` and ``_ORG`` say where it is. The summary says which of them were used.
+"""
 
 import itertools
+import os
+import random
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,17 +26,25 @@ from heartguard.settings import load
 from heartguard.tokens import Claims, KeyRing, Tokens
 from services.influx.src.app import create_app
 from services.influx.src.db import PostgresStore
+from services.influx.src.influx_client import InfluxClient
+from services.influx.src.influx_store import InfluxStore
 from services.influx.src.settings import Settings
 from services.influx.src.store import Batch, Series
+from services.influx.src.stores import open_store
 from services.influx.src.timeseries import TimeSeries
+
+from . import fake_influx
 
 SECRET = "a secret of the tests, 32 bytes long"
 STORES = {"JWT_SECRET": SECRET, "REDIS_URL": "redis://127.0.0.1:1/0", "TIMESERIES_SWEEP_SECONDS": "86400"}
 """Valkey is away: what is not recorded in the transaction of a change waits in the spool."""
 TOKENS = Tokens(KeyRing.from_secret(SECRET.encode()))
 Role = str
+AnyStore = PostgresStore | InfluxStore
 
-_organizations = itertools.count(1000)
+TENS_OF_MILLIONS = 42
+_organizations = itertools.count(TENS_OF_MILLIONS * 10_000_000 + random.randrange(800_000) * 10)
+"""Such that runs on the same InfluxDB do not meet."""
 
 
 def claims(org_id: int, role: Role = "admin", user_id: int = 1) -> Claims:
@@ -48,11 +63,19 @@ def claims(org_id: int, role: Role = "admin", user_id: int = 1) -> Claims:
     )
 
 
+@dataclass
+class Backend:
+    """One of the stores, and the settings with which the service uses it."""
+
+    kind: str
+    environ: Mapping[str, str]
+
+
 @contextmanager
-def running(database_url: str) -> Iterator[Flask]:
+def running(environ: Mapping[str, str]) -> Iterator[Flask]:
     """The service; its thread and connections are gone afterwards. It sweeps at its start only, not into tests."""
     with tempfile.TemporaryDirectory() as spool:
-        yield from _running({**STORES, "DATABASE_URL": database_url, "AUDIT_SPOOL": spool})
+        yield from _running({**STORES, "AUDIT_SPOOL": spool, **environ})
 
 
 def _running(environ: dict[str, str]) -> Iterator[Flask]:
@@ -63,12 +86,36 @@ def _running(environ: dict[str, str]) -> Iterator[Flask]:
     finally:
         sweeper.stop()
         app.extensions["heartguard.audit"].stop()
-        sweeper._sweep.__self__._database.close()
+        sweeper._sweep.__self__.close()
+
+
+REAL = {name: os.environ.get(f"HEARTGUARD_TEST_{name}", "") for name in ("INFLUX_URL", "INFLUX_TOKEN", "INFLUX_ORG")}
+BACKENDS = ["postgres", "influx-fake", *(["influx-real"] if all(REAL.values()) else [])]
+postgres_only = pytest.mark.parametrize("backend", ["postgres"], indirect=True)
+influx_only = pytest.mark.parametrize("backend", BACKENDS[1:], indirect=True)
+
+
+@pytest.fixture(scope="session", params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    kind: str = request.param
+    if kind == "postgres":
+        yield Backend(kind, {"DATABASE_URL": request.getfixturevalue("url_for")("timeseries")})
+    elif kind == "influx-fake":
+        with fake_influx.serving() as (url, _):
+            token, org = fake_influx.TOKEN, fake_influx.ORG
+            yield Backend(kind, {"INFLUX_URL": url, "INFLUX_TOKEN": token, "INFLUX_ORG": org})
+    else:
+        yield Backend(kind, REAL)
+        client = InfluxClient(*REAL.values())
+        for bucket in list(client.buckets()):
+            if re.fullmatch(rf"org_{TENS_OF_MILLIONS}[0-9]{{7}}(_.*)?", bucket["name"]):
+                client.drop_bucket(bucket["id"])
+        client.close()
 
 
 @pytest.fixture(scope="session")
-def app(url_for: Callable[[str], str]) -> Iterator[Flask]:
-    with running(url_for("timeseries")) as app:
+def app(backend: Backend) -> Iterator[Flask]:
+    with running(backend.environ) as app:
         yield app
 
 
@@ -150,13 +197,32 @@ def database(url_for: Callable[[str], str]) -> Iterator[Database]:
     database.close()
 
 
-@pytest.fixture
-def store(database: Database, clock: Clock) -> PostgresStore:
-    return PostgresStore(database, clock)
+def new_store(backend: Backend, clock: Callable[[], int] = time.time_ns) -> AnyStore:
+    """A store that remembers nothing yet, as in a process of its own; ``clock`` is PostgreSQL's."""
+    settings = load(Settings, {**STORES, **backend.environ})
+    store = open_store(settings.backend, settings)
+    if isinstance(store, PostgresStore):
+        store._clock = clock
+    return store
 
 
 @pytest.fixture
-def timeseries(store: PostgresStore, clock: Clock) -> TimeSeries:
+def store(backend: Backend, clock: Clock) -> Iterator[AnyStore]:
+    store = new_store(backend, clock)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def other_store(backend: Backend) -> Iterator[AnyStore]:
+    """One that another process has."""
+    store = new_store(backend)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def timeseries(store: AnyStore, clock: Clock) -> TimeSeries:
     return TimeSeries(store, clock)
 
 
@@ -181,3 +247,12 @@ def wait_until(condition: Callable[[], object], seconds: float = 10) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.02)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Which stores the tests of behaviour were run on."""
+    reports = [report for found in terminalreporter.stats.values() for report in found if hasattr(report, "nodeid")]
+    used = [kind for kind in BACKENDS if any(kind in report.nodeid for report in reports)]
+    if used:
+        real = "" if "influx-real" in used else "; for a real InfluxDB 2 set HEARTGUARD_TEST_INFLUX_URL, _TOKEN, _ORG"
+        terminalreporter.write_line(f"time-series stores used: {', '.join(used)}{real}")

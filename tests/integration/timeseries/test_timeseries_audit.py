@@ -7,7 +7,7 @@ from sqlalchemy import text
 
 from heartguard.audit.event import Event, decode
 
-from .conftest import Caller
+from .conftest import Caller, postgres_only
 
 
 @pytest.fixture
@@ -22,6 +22,7 @@ def told(superuser: Any, admin: Caller) -> Any:
     return read
 
 
+@postgres_only
 def test_a_batch_is_one_event_without_its_points(admin: Caller, told: Any) -> None:
     points = [{"measurement": "m", "fields": {"a": 1, "b": 2}, "timestamp": f"2024-06-01T10:00:0{n}Z"} for n in (1, 2)]
     assert admin.write(*points).status_code == 200
@@ -33,6 +34,7 @@ def test_a_batch_is_one_event_without_its_points(admin: Caller, told: Any) -> No
     assert [event.action for event in told()[2:]] == ["TIMESERIES_WRITE"]
 
 
+@postgres_only
 def test_buckets_come_and_go(admin: Caller, told: Any) -> None:
     name = f"org_{admin.org_id}_study"
     assert admin.create(name).status_code == 201

@@ -9,14 +9,13 @@ from flask import Flask
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from heartguard.database import Database
 from heartguard.errors import NotFound
 from heartguard.models.timeseries import Point, QueryRequest, WriteRequest
 from services.influx.src.db import PostgresStore
 from services.influx.src.store import BucketGone, Selection, Series, StoredBucket
 from services.influx.src.timeseries import TimeSeries
 
-from .conftest import Caller, add, claims, code, details
+from .conftest import AnyStore, Caller, add, claims, code, details, postgres_only
 
 POINT = {"measurement": "m", "fields": {"f": 1}, "timestamp": "2024-06-01T10:00:00Z"}
 
@@ -120,6 +119,7 @@ def test_the_default_bucket_may_be_made_with_a_retention(admin: Caller) -> None:
     assert admin.create(default).status_code == 409
 
 
+@postgres_only
 @pytest.mark.parametrize("retention", [0, 7200])
 def test_dropped_points_are_gone_from_the_disk(superuser: Any, store: PostgresStore, org: int, retention: int) -> None:
     bucket = store.create_bucket(org, f"org_{org}_x", retention_seconds=retention, description=None)
@@ -145,11 +145,13 @@ def test_dropped_points_are_gone_from_the_disk(superuser: Any, store: PostgresSt
         assert tx.execute(remains, {"bucket": int(bucket.id)}).scalar_one() == 0
 
 
-def test_a_bucket_dropped_by_another_process_is_noticed(timeseries: TimeSeries, database: Database, org: int) -> None:
+def test_a_bucket_dropped_by_another_process_is_noticed(
+    timeseries: TimeSeries, other_store: AnyStore, org: int
+) -> None:
     """Bucket and series are remembered here; the other store drops the bucket, and makes it anew with a retention."""
     caller = claims(org)
     default, named = f"org_{org}", f"org_{org}_x"
-    other = PostgresStore(database)
+    other = other_store
     assert other.create_bucket(org, named, retention_seconds=0, description=None)
     for bucket in (default, named):
         request = WriteRequest(bucket=bucket, points=[Point(measurement="m", fields={"f": 1.0})])
@@ -164,10 +166,10 @@ def test_a_bucket_dropped_by_another_process_is_noticed(timeseries: TimeSeries, 
         timeseries.query(QueryRequest(measurement="m", bucket=named), caller)
 
 
-def test_a_stale_bucket_is_of_no_use(store: PostgresStore, database: Database, org: int) -> None:
+def test_a_stale_bucket_is_of_no_use(store: AnyStore, other_store: AnyStore, org: int) -> None:
     bucket = store.create_bucket(org, f"org_{org}", retention_seconds=0, description=None)
     assert bucket is not None
-    assert PostgresStore(database).drop_bucket(org, bucket.name)
+    assert other_store.drop_bucket(org, bucket.name)
     batch = store.batch(bucket)
     add(batch, Series("m", ()), 0, {"f": 1.0})
     with pytest.raises(BucketGone):
@@ -175,9 +177,9 @@ def test_a_stale_bucket_is_of_no_use(store: PostgresStore, database: Database, o
 
 
 def test_a_bucket_dropped_by_another_process_cannot_be_read(
-    timeseries: TimeSeries, database: Database, store: PostgresStore, org: int
+    timeseries: TimeSeries, other_store: AnyStore, store: AnyStore, org: int
 ) -> None:
-    other = PostgresStore(database)
+    other = other_store
     everything = Selection(
         measurement="m", start=0, stop=1, fields=None, tags={}, aggregate=None, window=1, limit=1
     )  # fmt: skip
@@ -200,21 +202,20 @@ def test_a_bucket_dropped_by_another_process_cannot_be_read(
     assert timeseries.query(QueryRequest(measurement="m"), claims(org)).count == 0
 
 
-def test_a_bucket_that_always_vanishes(store: PostgresStore, database: Database, org: int) -> None:
+def test_a_bucket_that_always_vanishes(
+    store: AnyStore, other_store: AnyStore, org: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Dropped each time between being looked up and being used, as if somebody waited for it."""
-    other = PostgresStore(database)
 
-    class Vanishing(PostgresStore):
-        def bucket(self, org_id: int, name: str):  # type: ignore[no-untyped-def]
-            other.create_bucket(org_id, name, retention_seconds=0, description=None)
-            found = other.bucket(org_id, name)
-            other.drop_bucket(org_id, name)
-            return found
+    def vanishing(org_id: int, name: str) -> StoredBucket | None:
+        other_store.create_bucket(org_id, name, retention_seconds=0, description=None)
+        found = other_store.bucket(org_id, name)
+        other_store.drop_bucket(org_id, name)
+        return found
 
+    monkeypatch.setattr(store, "bucket", vanishing)
     with pytest.raises(NotFound):
-        TimeSeries(Vanishing(database)).write(
-            WriteRequest(points=[Point(measurement="m", fields={"f": 1.0})]), claims(org)
-        )
+        TimeSeries(store).write(WriteRequest(points=[Point(measurement="m", fields={"f": 1.0})]), claims(org))
 
 
 def test_first_users_of_a_default_bucket_do_not_trip_over_each_other(admin: Caller) -> None:

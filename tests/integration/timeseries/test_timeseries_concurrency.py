@@ -17,7 +17,7 @@ from services.influx.src.db import PostgresStore
 from services.influx.src.store import Selection, Series, StoredBucket, TypeConflict
 from services.influx.src.times import MAX_TIME, MIN_TIME
 
-from .conftest import Caller, add, running, wait_until
+from .conftest import Caller, add, postgres_only, running, wait_until
 
 EVERYTHING = Selection(
     measurement="m", start=MIN_TIME, stop=MAX_TIME + 1, fields=None, tags={}, aggregate=None, window=1, limit=100_000
@@ -51,6 +51,7 @@ def bucket(store: PostgresStore, org: int) -> StoredBucket:
     return made
 
 
+@postgres_only
 def test_of_batches_that_race_for_a_field_s_type_only_one_kind_wins(
     store: PostgresStore, database: Database, bucket: StoredBucket
 ) -> None:
@@ -73,6 +74,7 @@ def test_of_batches_that_race_for_a_field_s_type_only_one_kind_wins(
         assert sorted(found) == [value for value in values if type(value) in won]
 
 
+@postgres_only
 def test_batches_that_touch_the_same_points_in_any_order_do_not_deadlock(
     store: PostgresStore, database: Database, bucket: StoredBucket
 ) -> None:
@@ -94,7 +96,7 @@ def test_batches_that_touch_the_same_points_in_any_order_do_not_deadlock(
     assert len(store.select(bucket, EVERYTHING)) == 60 * 3 * 2
 
 
-def test_dropping_a_bucket_under_writers(store: PostgresStore, database: Database, admin: Caller) -> None:
+def test_dropping_a_bucket_under_writers(admin: Caller) -> None:
     """Each batch is whole in a bucket, gone with it, or refused; the server has no error of its own."""
     point = {"measurement": "m", "fields": {"f": 1}}
     statuses: list[int] = []
@@ -126,7 +128,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, stores_folder: Path) -> Ite
 def test_acknowledged_points_survive_a_crash_and_the_service_comes_back(server: tuple[Postgres, list[Running]]) -> None:
     postgres, servers = server
     point = {"measurement": "m", "fields": {"f": 1}}
-    with running(postgres.url_for("timeseries")) as app:
+    with running({"DATABASE_URL": postgres.url_for("timeseries")}) as app:
         admin = Caller(app, 7)
         assert app.test_client().get("/timeseries/ready").status_code == 200
         acknowledged: list[str] = []
@@ -165,21 +167,20 @@ def test_acknowledged_points_survive_a_crash_and_the_service_comes_back(server: 
         assert app.test_client().get("/timeseries/ready").status_code == 200
 
 
-def test_losing_the_connection_in_the_middle_of_a_batch(
-    store: PostgresStore, database: Database, bucket: StoredBucket
-) -> None:
+@postgres_only
+def test_losing_the_connection_in_the_middle_of_a_batch(store: PostgresStore, bucket: StoredBucket) -> None:
     def kill(connection: object, cursor: object, statement: str, *_: object) -> None:
         if "FOR KEY SHARE" in statement:
             pid = cursor.connection.info.backend_pid  # type: ignore[attr-defined]
-            with database.engine.connect() as other:
+            with store._database.engine.connect() as other:
                 other.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
 
     batch = store.batch(bucket)
     add(batch, Series("m", ()), 1, {"f": 1.0})
     batch.write()
-    event.listen(database.engine, "after_cursor_execute", kill)
+    event.listen(store._database.engine, "after_cursor_execute", kill)
     with pytest.raises(Unavailable):
         batch.write()
-    event.remove(database.engine, "after_cursor_execute", kill)
+    event.remove(store._database.engine, "after_cursor_execute", kill)
     batch.write()
     assert len(store.select(bucket, EVERYTHING)) == 1

@@ -16,7 +16,7 @@ from services.influx.src.db import PostgresStore
 from services.influx.src.store import Selection, Series, StoredBucket
 from services.influx.src.times import MAX_TIME, MIN_TIME, SECOND
 
-from .conftest import Clock, add, wait_until
+from .conftest import Clock, add, postgres_only, wait_until
 
 HOUR = 3600 * SECOND
 M = Series("m", ())
@@ -60,6 +60,7 @@ def partitions(superuser: Any, bucket: StoredBucket) -> dict[int, int]:
     return found
 
 
+@postgres_only
 def test_partitions_cover_the_retention_and_two_hours_ahead(
     store: PostgresStore, superuser: Any, bucket: StoredBucket, clock: Clock
 ) -> None:
@@ -67,6 +68,7 @@ def test_partitions_cover_the_retention_and_two_hours_ahead(
     assert sorted(partitions(superuser, bucket)) == [-1, *range(this_hour - 8, this_hour + 3)]
 
 
+@postgres_only
 def test_odd_times_make_no_partitions(store: PostgresStore, superuser: Any, bucket: StoredBucket, clock: Clock) -> None:
     before = set(partitions(superuser, bucket))
     far = [clock.now + hours * HOUR for hours in range(10, 60)] + [MAX_TIME]
@@ -78,6 +80,7 @@ def test_odd_times_make_no_partitions(store: PostgresStore, superuser: Any, buck
     assert read(store, bucket) == [clock.now, *far]
 
 
+@postgres_only
 def test_expired_partitions_are_dropped_and_new_ones_made(
     store: PostgresStore, superuser: Any, bucket: StoredBucket, clock: Clock
 ) -> None:
@@ -90,6 +93,7 @@ def test_expired_partitions_are_dropped_and_new_ones_made(
     assert read(store, bucket) == [new]
 
 
+@postgres_only
 def test_early_points_move_to_the_partition_made_for_them(
     store: PostgresStore, superuser: Any, bucket: StoredBucket, clock: Clock
 ) -> None:
@@ -104,6 +108,7 @@ def test_early_points_move_to_the_partition_made_for_them(
     assert read(store, bucket) == [early, early + 1, early + 2]
 
 
+@postgres_only
 def test_expired_points_of_the_default_partition_are_deleted(
     store: PostgresStore, superuser: Any, bucket: StoredBucket, clock: Clock
 ) -> None:
@@ -114,6 +119,7 @@ def test_expired_points_of_the_default_partition_are_deleted(
     assert sum(partitions(superuser, bucket).values()) == 0
 
 
+@postgres_only
 def test_buckets_that_keep_for_ever_have_one_partition(store: PostgresStore, superuser: Any, org: int) -> None:
     bucket = store.create_bucket(org, f"org_{org}", retention_seconds=0, description=None)
     assert bucket is not None
@@ -123,6 +129,7 @@ def test_buckets_that_keep_for_ever_have_one_partition(store: PostgresStore, sup
     assert partitions(superuser, bucket) == {}
 
 
+@postgres_only
 @pytest.mark.parametrize("retention", [3600, 3601, 86_400 * 365, 3_153_600_000])
 def test_any_retention_is_a_dozen_partitions(
     store: PostgresStore, superuser: Any, org: int, retention: int, clock: Clock
@@ -145,6 +152,7 @@ def series_of(superuser: Any, bucket: StoredBucket) -> int:
         return int(tx.execute(statement, {"bucket": int(bucket.id)}).scalar_one())
 
 
+@postgres_only
 def test_series_whose_points_have_all_expired_are_cleared_away(
     store: PostgresStore, superuser: Any, bucket: StoredBucket, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,6 +179,7 @@ def test_series_whose_points_have_all_expired_are_cleared_away(
     assert read(store, bucket) == [clock.now - 6 * HOUR, clock.now]
 
 
+@postgres_only
 def test_a_writer_that_waits_for_the_clearing_finds_its_series_gone_and_makes_it_anew(
     store: PostgresStore, superuser: Any, bucket: StoredBucket, clock: Clock
 ) -> None:
@@ -200,6 +209,7 @@ def holding(superuser: Any, statement: str) -> Iterator[None]:
         connection.rollback()
 
 
+@postgres_only
 def test_what_is_in_use_is_swept_the_next_time(
     store: PostgresStore, superuser: Any, bucket: StoredBucket, clock: Clock
 ) -> None:
@@ -211,6 +221,7 @@ def test_what_is_in_use_is_swept_the_next_time(
     assert partitions(superuser, bucket) == {}
 
 
+@postgres_only
 def test_a_bucket_in_disorder_does_not_keep_the_others_from_being_swept(
     store: PostgresStore, superuser: Any, bucket: StoredBucket, org: int, clock: Clock
 ) -> None:
@@ -225,6 +236,7 @@ def test_a_bucket_in_disorder_does_not_keep_the_others_from_being_swept(
     store.drop_bucket(org, bucket.name)
 
 
+@postgres_only
 def test_one_process_sweeps_a_bucket_at_a_time(
     store: PostgresStore, superuser: Any, bucket: StoredBucket, clock: Clock
 ) -> None:
@@ -237,6 +249,7 @@ def test_one_process_sweeps_a_bucket_at_a_time(
     assert set(partitions(superuser, bucket)) != set(before)
 
 
+@postgres_only
 def test_a_point_on_its_way_to_the_default_partition_finds_the_one_made_meanwhile(
     store: PostgresStore, superuser: Any, bucket: StoredBucket, clock: Clock
 ) -> None:

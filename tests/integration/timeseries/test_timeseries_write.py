@@ -3,7 +3,6 @@
 import gzip
 import math
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ from services.influx.src import check, db_write, gathering
 from services.influx.src import points as rules
 from services.influx.src.times import format_time, parse_time
 
-from .conftest import Caller, code, details, running
+from .conftest import Backend, Caller, code, details, postgres_only, running
 
 T = "2024-06-01T10:00:00Z"
 
@@ -227,6 +226,7 @@ def test_of_very_many_violations_the_first_of_each_point_is_named(admin: Caller)
     assert (code(answer), len(details(answer))) == ("TS_002", check.MAX_DETAILS)
 
 
+@postgres_only
 @pytest.mark.parametrize("chunk", [1, 3, 4, 100])
 def test_large_batches_are_sent_in_pieces(admin: Caller, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
     monkeypatch.setattr(db_write, "CHUNK", chunk)
@@ -283,9 +283,9 @@ def test_a_type_is_the_matter_of_one_measurement_and_bucket(admin: Caller) -> No
     assert admin.write(point(fields={"f": "x"}), bucket=f"org_{admin.org_id}_b").status_code == 200
 
 
-def test_another_process_knows_the_type_too(admin: Caller, url_for: Callable[[str], str]) -> None:
+def test_another_process_knows_the_type_too(admin: Caller, backend: Backend) -> None:
     assert admin.write(point()).status_code == 200
-    with running(url_for("timeseries")) as other:
+    with running(backend.environ) as other:
         answer = Caller(other, admin.org_id).write(point(fields={"f": "x"}))
     assert (answer.status_code, code(answer)) == (422, "TS_002")
 

@@ -1,0 +1,111 @@
+"""The types that fields have in InfluxDB: asked once, then remembered."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from heartguard.models.timeseries import FieldValue
+
+from .influx_answers import read
+from .influx_client import InfluxClient
+from .influx_flux import MEASUREMENTS, TYPES, TYPES_OF_EACH, extern
+from .influx_http import InfluxError
+from .memory import Memory
+from .store import TYPES as TYPE_OF
+from .store import BucketGone, FieldType, Selection, StoredBucket, TypeConflict, Types
+from .times import MAX_TIME, MIN_TIME
+
+MEASUREMENTS_REMEMBERED = 10_000
+MOST_FIELDS = 1_000
+"""Of a measurement with more fields nothing is remembered."""
+
+
+def types_of(columns: Iterable[tuple[str, str, Sequence[FieldValue | int]]]) -> Types:
+    """The types of a batch, of whose columns are given measurement, field and values.
+
+    Raises :class:`TypeConflict` where a field has several.
+    """
+    found: dict[str, dict[str, FieldType]] = {}
+    for measurement, field, values in columns:
+        fields = found.setdefault(measurement, {})
+        for kind in set(map(type, values)):
+            if fields.setdefault(field, TYPE_OF[kind]) != TYPE_OF[kind]:
+                raise TypeConflict
+    return found
+
+
+class KnownTypes:
+    """What is known of the types in all buckets; of a measurement that is remembered, all fields were asked for.
+
+    A field cannot change its type as long as its bucket is there, whose id is part of the key.
+    """
+
+    def __init__(self, client: InfluxClient) -> None:
+        self._client = client
+        self._known: Memory[tuple[str, str], Mapping[str, FieldType]] = Memory(MEASUREMENTS_REMEMBERED)
+
+    def check(self, bucket: StoredBucket, given: Types) -> None:
+        """Raises :class:`TypeConflict` where a field is stored with another type."""
+        for measurement, fields in given.items():
+            known = self.of(bucket, measurement)
+            unknown = fields.keys() - known.keys()
+            if unknown:  # new fields, or such that another process has made since
+                known = {**known, **self._ask(bucket, _selection(measurement, unknown))}
+            if any(known.get(field, kind) != kind for field, kind in fields.items()):
+                self.forget(bucket, measurement)
+                raise TypeConflict
+
+    def learn(self, bucket: StoredBucket, given: Types) -> None:
+        """Remember what was written."""
+        for measurement, fields in given.items():
+            known = self._known.get((bucket.id, measurement))
+            if known is not None and not fields.keys() <= known.keys():
+                self._keep(bucket, measurement, {**known, **fields})
+
+    def of(self, bucket: StoredBucket, measurement: str) -> Mapping[str, FieldType]:
+        """The types of all of a measurement's fields. Raises :class:`BucketGone`."""
+        known = self._known.get((bucket.id, measurement))
+        if known is None:
+            known = self._ask(bucket, _selection(measurement, None))
+            self._keep(bucket, measurement, known)
+        return known
+
+    def among(self, bucket: StoredBucket, selection: Selection) -> Mapping[str, FieldType]:
+        """The types of those fields that a selection means, at any time."""
+        everything = _selection(selection.measurement, selection.fields, selection.tags)
+        return self._ask(bucket, everything)
+
+    def measurements(self, bucket: StoredBucket) -> list[str]:
+        """The names of all that have points."""
+        found = read(self._client.query(MEASUREMENTS, extern(bucket.name, _selection("", None))))
+        return sorted(str(one.value) for one in found)
+
+    def forget(self, bucket: StoredBucket, measurement: str) -> None:
+        self._known.forget((bucket.id, measurement))
+
+    def _keep(self, bucket: StoredBucket, measurement: str, types: Mapping[str, FieldType]) -> None:
+        if len(types) <= MOST_FIELDS:
+            self._known.keep([((bucket.id, measurement), types)])
+        else:
+            self.forget(bucket, measurement)
+
+    def _ask(self, bucket: StoredBucket, selection: Selection) -> dict[str, FieldType]:
+        asked = extern(bucket.name, selection)
+        try:
+            return {found.field: found.type for found in read(self._client.query(TYPES, asked))}
+        except InfluxError as error:
+            if error.is_missing:
+                raise BucketGone from None
+        # Two processes may have given a field two types at the same moment, at times that lie far apart.
+        return {found.field: found.type for found in read(self._client.query(TYPES_OF_EACH, asked))}
+
+
+def _selection(measurement: str, fields: Collection[str] | None, tags: Mapping[str, str] | None = None) -> Selection:
+    return Selection(
+        measurement=measurement,
+        start=MIN_TIME,
+        stop=MAX_TIME + 1,
+        fields=fields,
+        tags=tags or {},
+        aggregate=None,
+        window=1,
+        limit=1,
+    )

@@ -1,0 +1,141 @@
+"""Points move from one store to the other, whole, and go on where they were broken off."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from heartguard.cli.main import app
+from heartguard.errors import Unavailable
+from heartguard.settings import SettingsError
+from services.influx.src import transfer as transfers
+from services.influx.src.store import Series
+from services.influx.src.times import MAX_TIME, MIN_TIME
+from services.influx.src.transfer import AnyStore, Transfer, everything
+
+from . import fake_influx
+from .conftest import TENS_OF_MILLIONS, Backend, add, new_store
+
+_organizations = itertools.count(TENS_OF_MILLIONS * 10_000_000 + 9_500_000)
+Pair = dict[str, AnyStore]
+
+
+@pytest.fixture
+def influx() -> Iterator[dict[str, str]]:
+    with fake_influx.serving() as (url, _):
+        yield {"INFLUX_URL": url, "INFLUX_TOKEN": fake_influx.TOKEN, "INFLUX_ORG": fake_influx.ORG}
+
+
+@pytest.fixture
+def pair(url_for: Callable[[str], str], influx: dict[str, str]) -> Iterator[Pair]:
+    stores = {
+        "postgres": new_store(Backend("postgres", {"DATABASE_URL": url_for("timeseries")})),
+        "influx": new_store(Backend("influx-fake", influx)),
+    }
+    yield stores
+    for store in stores.values():
+        store.close()
+
+
+def fill(store: AnyStore, org: int) -> str:
+    """A bucket with all types, several measurements and the first and last times; its name."""
+    name = f"org_{org}_moved"
+    bucket = store.create_bucket(org, name, retention_seconds=0, description="Ward 3")
+    assert bucket is not None
+    batch = store.batch(bucket)
+    for n in range(40):
+        for series in (Series("m", (("a", "1"),)), Series("m", (("a", "2"), ("b", "é, ="))), Series("m n", ())):
+            add(batch, series, n // 2, {"f": n / 3, "i": 2**62 + n, "b": n % 2 == 0, "s": f'"{n}"\r\n\\'})
+    add(batch, Series("m", ()), MIN_TIME, {"f": 1.0})
+    add(batch, Series("m", ()), MAX_TIME, {"f": 2.0})
+    batch.write()
+    return name
+
+
+def content(store: AnyStore, org: int, name: str) -> list[object]:
+    bucket = store.bucket(org, name)
+    assert bucket is not None
+    return [bucket.description, bucket.retention_seconds] + [
+        (measurement, row)
+        for measurement in store.measurements(bucket)
+        for row in store.select(bucket, everything(measurement, bucket))
+    ]
+
+
+@pytest.mark.parametrize(("source", "target"), [("postgres", "influx"), ("influx", "postgres")])
+@pytest.mark.parametrize("at_once", [1, 7, 20_000])
+def test_everything_comes_over(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, target: str, at_once: int
+) -> None:
+    monkeypatch.setattr(transfers, "AT_ONCE", at_once)
+    org = next(_organizations)
+    name = fill(pair[source], org)
+    moving = Transfer(pair[source], pair[target], tmp_path / "position.json", name)
+    told: list[int] = []
+    moving.run(told.append)
+    assert sum(told) == moving.total() == 3 * 20 * 4 + 2
+    assert content(pair[target], org, name) == content(pair[source], org, name)
+    assert moving.differences() == []
+    moving.run(told.append)
+    assert sum(told) == moving.total(), "nothing is left to be copied"
+
+
+def test_it_goes_on_where_it_was_broken_off(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfers, "AT_ONCE", 30)
+    org = next(_organizations)
+    name = fill(pair["postgres"], org)
+    file = tmp_path / "position.json"
+
+    class Stopped(Exception):
+        pass
+
+    told: list[int] = []
+
+    def break_off(count: int) -> None:
+        told.append(count)
+        if len(told) == 3:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        Transfer(pair["postgres"], pair["influx"], file, name).run(break_off)
+    moving = Transfer(pair["postgres"], pair["influx"], file, name)
+    assert [found.bucket for found in moving.differences()] == [name] * 2
+    moving.run(told.append)
+    assert sum(told) == moving.total(), "no part came over twice"
+    assert content(pair["influx"], org, name) == content(pair["postgres"], org, name)
+
+
+def test_points_that_came_later_come_over_too(pair: Pair, tmp_path: Path) -> None:
+    org = next(_organizations)
+    bucket = pair["postgres"].create_bucket(org, f"org_{org}", retention_seconds=3600, description=None)
+    assert bucket is not None
+    moving = Transfer(pair["postgres"], pair["influx"], tmp_path / "position.json", bucket.name)
+    told: list[int] = []
+    for n in range(2):
+        batch = pair["postgres"].batch(bucket)
+        add(batch, Series("m", ()), time.time_ns(), {"f": float(n)})
+        batch.write()
+        moving.run(told.append)
+    assert told == [1, 1]
+    assert moving.differences() == []
+
+
+def test_the_command_s_options(tmp_path: Path) -> None:
+    run = CliRunner().invoke
+    assert run(app, ["timeseries", "copy", "--from", "postgres", "--to", "csv"]).exit_code == 2
+    with pytest.raises(SettingsError, match="same store"):
+        transfers.stores("influx", "influx", {})
+    with pytest.raises(SettingsError, match="INFLUX_TOKEN, INFLUX_ORG, DATABASE_URL"):
+        transfers.stores("influx", "postgres", {"INFLUX_URL": "http://127.0.0.1:1"})
+
+
+def test_a_store_that_is_away(pair: Pair, tmp_path: Path) -> None:
+    environ = {"INFLUX_URL": "http://127.0.0.1:1", "INFLUX_TOKEN": "t", "INFLUX_ORG": "o"}
+    away = new_store(Backend("influx-fake", environ))
+    fill(pair["postgres"], org := next(_organizations))
+    with pytest.raises(Unavailable):
+        Transfer(pair["postgres"], away, tmp_path / "position.json", f"org_{org}_moved").run(lambda _: None)
+    away.close()

@@ -1,0 +1,78 @@
+"""The look at line protocol in bulk: whatever it lets through is good line by line, and means the same."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from heartguard.models.common import Detail
+from services.influx.src.line_protocol import parse
+from services.influx.src.points import Rules
+from services.influx.src.store import TYPES
+from services.influx.src.survey import Survey, survey
+from services.influx.src.times import MIN_TIME
+
+ANYBODY = Rules(user_id=None, oldest=MIN_TIME, received=5)
+SEVEN = Rules(user_id="7", oldest=MIN_TIME, received=5)
+
+
+def test_plain_lines() -> None:
+    text = "m,t=v f=1,g=2i 5\nm f=-1.5,g=3i 6\nn b=t -7\nn b=false 8"
+    assert survey(text, 1, ANYBODY) == Survey(4, 6, {"m": {"f": "float", "g": "integer"}, "n": {"b": "boolean"}})
+    assert survey("m,user_id=7 f=1 5\n", 10**9, SEVEN) == Survey(1, 1, {"m": {"f": "float"}})
+
+
+NOT_PLAIN = {
+    "empty": "", "a comment": "# m f=1 1\nm f=1 2", "no time": "m f=1 1\nm f=1", "a string": 'm f="x" 1',
+    "an escape": "m\\ x f=1 1", "an exponent": "m f=1e5 1", "unsigned": "m f=1u 1", "blanks": "m  f=1 1",
+    "carriage returns": "m f=1 1\r\n", "a number too long": f"m f={'1' * 400} 1", "no fields": "m 1",
+    "a reserved name": "_m f=1 1", "a reserved field": "m time=1 1", "a tag twice": "m,t=a,t=b f=1 1",
+    "an empty tag": "m,t= f=1 1", "a field twice": "m f=1,f=2 1", "two types": "m f=1 1\nm,t=a f=2i 2",
+    "too old": "m f=1 -9223372036854775808", "too late": "m f=1 9223372036854775807",
+    "too many forms": "\n".join(f"m f{n}=1 1" for n in range(20)), "bad": "m f=1 1\nbad\nm f=1 2",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", NOT_PLAIN.values(), ids=NOT_PLAIN)
+def test_anything_else_is_read_line_by_line(text: str) -> None:
+    assert survey(text, 1, ANYBODY) is None
+
+
+@pytest.mark.parametrize("text", ["m f=1 1", "m,user_id=8 f=1 1", "m,user_id=7 f=1 1\nm,user_id=8 f=1 1"])
+def test_a_user_s_lines_have_to_be_his_own(text: str) -> None:
+    assert survey(text, 1, SEVEN) is None
+
+
+def test_times_count_in_their_unit() -> None:
+    assert survey("m f=1 1717236000000000000", 1, ANYBODY)
+    assert survey("m f=1 1717236000000000000", 10**9, ANYBODY) is None
+
+
+parts = st.sampled_from(
+    ["m", "n,t=v", "m,user_id=7", "f=1", "f=2i", "g=t", "f=1.5,g=f", ",", " ", "\n", "5", " 6", "#", "="]
+)
+lines = st.tuples(
+    st.sampled_from(["m", "n,t=v", "m,user_id=7", "m,t=v,user_id=7", "_m"]),
+    st.sampled_from(["f=1", "f=-0.25", "g=2i", "f=3,g=4i", "b=t", "f=1e3"]),
+    st.sampled_from(["5", "-6", "1717236000000000000", ""]),
+).map(" ".join)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.lists(st.one_of(lines, lines, st.lists(parts, max_size=8).map("".join)), max_size=8),
+    st.sampled_from([ANYBODY, SEVEN]),
+)
+def test_what_it_lets_through_means_the_same_line_by_line(texts: list[str], rules: Rules) -> None:
+    text = "\n".join(texts)
+    found = survey(text, 1, rules)
+    if found is None:
+        return
+    points = list(parse(text, 1))
+    assert len(points) == found.points
+    for point in points:
+        assert not isinstance(point, Detail)
+        _, measurement, tags, fields, time = point
+        assert time is not None
+        assert rules.user_id is None or tags["user_id"] == rules.user_id
+        for field, value in fields.items():
+            assert found.types[measurement][field] == TYPES[type(value)]
