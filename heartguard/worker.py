@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import Any
 
-from flask import Flask
-
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -26,6 +24,8 @@ def load(parent: int, target: str) -> Callable[..., Any]:
         raise SystemExit(1)
     module, _, factory = target.partition(":")
     application: Callable[..., Any] = getattr(import_module(module), factory)()
+    from flask import Flask  # not above: the parent, which serves nothing, would carry it (10 MB)
+
     if isinstance(application, Flask):
         application.wsgi_app = _without_settings(application.wsgi_app)  # type: ignore[method-assign]
     _spare_the_collector()
