@@ -1,8 +1,9 @@
 """A client of the gateway, for the command line: typed requests out, typed answers in, JSON or XML."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import count
 from typing import TypeVar
 
 import msgspec
@@ -16,13 +17,20 @@ from ..negotiation import Format
 
 A = TypeVar("A", bound=Answer)
 
+PATIENCE = 180.0
+"""Seconds that one request may be put off by the gateway's limits."""
+
 
 class _JsonError(msgspec.Struct):
     error: Error
 
 
 class Refused(Exception):
-    """The gateway cannot be reached, or did not do what it was asked; the message says why."""
+    """The gateway cannot be reached (``status`` 0), or did not do what it was asked; the message says why."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class NoAnswer(Refused):
@@ -39,17 +47,72 @@ class Exchange:
     seconds: float
 
 
-class GatewayClient:
-    """Calls operations through the gateway at ``url``; after :meth:`sign_in` with a token."""
+@dataclass(frozen=True)
+class Reply:
+    """``etag`` is empty where there is none."""
 
-    def __init__(self, url: str, *, seconds: float = 30.0) -> None:
-        self._url = url.rstrip("/")
+    body: bytes
+    etag: str
+
+
+class GatewayClient:
+    """Calls operations through the gateway at ``url``: as nobody, or by :meth:`signed_in` as somebody.
+
+    Request ids begin with ``prefix``. What the limiter refuses (429) is sent again when ``Retry-After`` says so, and
+    so is a ``GET`` that finds something not ready (503); ``waiting`` is told the seconds.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        prefix: str = "heartguard",
+        seconds: float = 30.0,
+        waiting: Callable[[int], object] = lambda _: None,
+    ) -> None:
+        self.url = url.rstrip("/")
+        self.prefix = prefix
+        self.request_id = ""
+        """Of the last request."""
+        self._waiting = waiting
+        self._numbers = count(1)
         self._pool = urllib3.PoolManager(timeout=urllib3.Timeout(connect=3.0, read=seconds), retries=False)
         self.token: str | None = None
 
-    @property
-    def url(self) -> str:
-        return self._url
+    def signed_in(self, token: str) -> "GatewayClient":
+        """One that calls with that access token, over the same connections."""
+        other = GatewayClient(self.url, prefix=self.prefix, waiting=self._waiting)
+        other._pool, other._numbers, other.token = self._pool, self._numbers, token
+        return other
+
+    def call(self, method: str, path: str, body: Request | None, answer: type[A], fmt: Format = Format.JSON) -> A:
+        """The typed answer."""
+        return decode(self.send(method, path, body, fmt).body, fmt, answer)
+
+    def send(
+        self, method: str, path: str, body: Request | None = None, fmt: Format = Format.JSON, *, if_match: str = ""
+    ) -> Reply:
+        """The answer in that format; an error answer is :class:`Refused`."""
+        self.request_id = f"{self.prefix}-{next(self._numbers)}"
+        headers = {"Accept": fmt.value, "X-Request-ID": self.request_id}
+        headers |= {"If-Match": if_match} if if_match else {}
+        headers |= {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        headers |= {"Content-Type": fmt.value} if body is not None else {}
+        answer = self._admitted(method, path, None if body is None else encode(body, fmt), headers)
+        if answer.status >= 400:
+            raise Refused(f"{method} {path} → {answer.status}: {reason(answer.body, fmt)}", answer.status)
+        return Reply(answer.body, answer.headers.get("ETag", ""))
+
+    def _admitted(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Exchange:
+        """The answer, after as much waiting as there is patience for."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            answer = self.exchange(method, path, body, headers)
+            seconds = _put_off(method, answer)
+            if seconds is None or time.monotonic() + seconds > end:
+                return answer
+            self._waiting(seconds)
+            time.sleep(seconds)
 
     def exchange(
         self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], *, most: int | None = None
@@ -58,7 +121,7 @@ class GatewayClient:
 
         Raises :class:`NoAnswer`.
         """
-        url = url if "://" in url else self._url + url
+        url = url if "://" in url else self.url + url
         begun = time.perf_counter()
         try:
             answer = self._pool.request(method, url, body=body, headers=headers, preload_content=most is None)
@@ -66,26 +129,16 @@ class GatewayClient:
             if most is not None:
                 answer.close()
         except urllib3.exceptions.HTTPError as problem:
-            raise NoAnswer(
-                f"no answer from {self._url}: is the stack running? (heartguard status)\n{problem}"
-            ) from None
+            raise NoAnswer(f"no answer from {self.url}: is the stack running? (heartguard status)\n{problem}") from None
         return Exchange(answer.status, answer.headers, content, time.perf_counter() - begun)
 
-    def send(self, method: str, path: str, body: Request | None, fmt: Format = Format.JSON) -> bytes:
-        """The answer's body in that format; an error answer is :class:`Refused`."""
-        headers = {"Accept": fmt.value}
-        if body is not None:
-            headers["Content-Type"] = fmt.value
-        if self.token:
-            headers["Authorization"] = f"Bearer {self.token}"
-        answer = self.exchange(method, path, None if body is None else encode(body, fmt), headers)
-        if answer.status >= 400:
-            raise Refused(f"{method} {path} → {answer.status}: {reason(answer.body, fmt)}")
-        return answer.body
 
-    def call(self, method: str, path: str, body: Request | None, answer: type[A], fmt: Format = Format.JSON) -> A:
-        """The typed answer."""
-        return decode(self.send(method, path, body, fmt), fmt, answer)
+def _put_off(method: str, answer: Exchange) -> int | None:
+    """Seconds after which to ask again, where that is of use: what was refused with 503 may have been done."""
+    if answer.status != 429 and (answer.status != 503 or method != "GET"):
+        return None
+    seconds = answer.headers.get("Retry-After", "")
+    return max(1, int(seconds)) if seconds.isascii() and seconds.isdigit() else None
 
 
 def reason(body: bytes, fmt: Format) -> str:

@@ -385,3 +385,13 @@ def test_a_deleted_users_address_is_free_and_the_new_role_is_in_the_next_token(s
     again = scene.call("POST", "/auth/register", admin, email=person.email, password=PASSWORD)
     assert again["user_id"] != person.id
     assert scene.again(person).claims.user_id == again["user_id"]
+
+
+def test_the_demo_plays_in_an_organization_of_its_own(scene: Scene) -> None:
+    played = CliRunner().invoke(app, ["demo"], prog_name="heartguard", env={"COLUMNS": "200"})
+    assert played.exit_code == 0, played.output
+    for words in ("demo-admin-", "The chain is whole", "Deleted the 4 people"):
+        assert words in played.output
+    others = scene.call("GET", "/audit/events?limit=200", scene.people["own", "admin"].token)["items"]
+    assert others
+    assert not [event for event in others if event.get("request_id", "").startswith("demo-")]

