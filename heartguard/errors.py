@@ -81,8 +81,8 @@ class Unauthorized(ServiceError):
 
 
 class Forbidden(ServiceError):
-    def __init__(self, message: str | None = None, *, code: str | None = None) -> None:
-        super().__init__(403, message, code=code)
+    def __init__(self, message: str | None = None, *, code: str | None = None, details: Sequence[Detail] = ()) -> None:
+        super().__init__(403, message, code=code, details=details)
 
 
 class NotFound(ServiceError):

@@ -82,7 +82,7 @@ def _be_refused(patient: Person, theirs: QueryRequest, forged: WriteRequest, com
     _refused(403, patient, "POST", "/timeseries/query", company, theirs, tried="to read patient B's data")
     company.chronicle.expect("ACCESS_DENIED", patient.client, "denied")
     _refused(403, patient, "POST", "/timeseries/write", company, forged, tried="to write as patient B")
-    company.chronicle.expect("REQUEST", patient.client, "denied")
+    company.chronicle.expect("ACCESS_DENIED", patient.client, "denied")
     _refused(403, patient, "GET", "/users", company, tried="to list the organization's users")
     company.chronicle.expect("ACCESS_DENIED", patient.client, "denied")
 

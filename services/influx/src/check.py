@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from math import isfinite
 from typing import NamedTuple
 
-from heartguard.errors import Invalid, ServiceError
+from heartguard.errors import Forbidden, Invalid
 from heartguard.models.common import Detail
 from heartguard.models.timeseries import FieldValue
 
@@ -88,7 +88,7 @@ class Check:
     def refuse_foreign(self) -> None:
         """Raise where a point is another user's; then nothing else needs saying."""
         if self._foreign:
-            raise ServiceError(403, "You may only write points of your own user_id", details=self._foreign)
+            raise Forbidden("You may only write points of your own user_id", details=self._foreign)
 
     def _keep(self, index: int, problems: list[Problem], foreign: bool) -> None:
         for number, (within, message) in enumerate(problems):
