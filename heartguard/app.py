@@ -15,6 +15,7 @@ from .endpoint import Endpoints, bind
 from .errors import ServiceError
 from .models.common import Error
 from .negotiation import Format, negotiate
+from .paths import shown
 from .probe import Checks, Probe
 from .settings import ServiceSettings
 from .tokens import Tokens
@@ -85,7 +86,8 @@ def identify_requests(app: Flask, service: str) -> None:
         response.headers.setdefault("Cache-Control", "no-store")
         response.vary.add("Accept")
         seconds = time.perf_counter() - g.begun
-        route = str(request.url_rule) if request.url_rule else "unknown"
+        rule = str(request.url_rule) if request.url_rule else None
+        route = rule or "unknown"
         method = metrics.method_label(request.method)
         metrics.REQUESTS.labels(service, method, route, response.status_code).inc()
         metrics.LATENCY.labels(service, method, route).observe(seconds)
@@ -94,7 +96,7 @@ def identify_requests(app: Flask, service: str) -> None:
         logs.log.info(
             "request",
             method=request.method,
-            path=request.path,
+            path=shown(request.path, rule),
             status=response.status_code,
             latency_ms=round(seconds * 1000, 3),
             **known,

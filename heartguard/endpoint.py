@@ -397,7 +397,13 @@ def read_query(args: Mapping[str, str], type_: type[Q]) -> Q:
     try:
         return msgspec.convert(args, type_, strict=False)
     except msgspec.ValidationError as error:
-        raise Invalid([Detail(path="?", message=str(error))]) from None
+        raise Invalid([Detail(path="?", message=_unquoted(str(error)))]) from None
+
+
+def _unquoted(message: str) -> str:
+    """A message of msgspec's without the value, which only one of an enumeration has: it may be a secret."""
+    kind = "Invalid enum value"
+    return kind + message[message.rfind(" - at `") :] if message.startswith(kind) else message
 
 
 def single(args: MultiDict[str, str]) -> dict[str, str]:

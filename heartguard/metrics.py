@@ -19,6 +19,7 @@ STORE = Histogram(
 READY = Gauge("heartguard_dependency_up", "Whether a dependency answered when last asked.", ["service", "dependency"])
 AUDIT_SPOOLED = Counter("heartguard_audit_spooled_total", "Events put into the spool.", ["service"])
 AUDIT_SPOOL_BYTES = Gauge("heartguard_audit_spool_bytes", "Bytes of events that wait in the spool.", ["service"])
+AUDIT_WAITING = Gauge("heartguard_audit_stream_events", "Events in the stream, when last looked at.", ["service"])
 
 
 def method_label(method: str) -> str:

@@ -75,10 +75,6 @@ class FastValkey:
     def ping(self) -> None:
         self._guarded(lambda connection: connection.call("PING"))
 
-    def run_id(self) -> bytes:
-        """Which Valkey process answers now. Raises :class:`Unavailable`."""
-        return self._guarded(lambda connection: (connection.call("PING"), connection.run_id))[1]
-
     def close(self) -> None:
         with self._lock:
             while self._idle:

@@ -30,6 +30,8 @@ return 1
 """)
 """KEYS: the stream. ARGV: its bound, the events. Answers 1, or 0 where the stream is at its bound."""
 
+_DEPTH = Script("return redis.call('XLEN', KEYS[1])")
+
 
 class StreamFull(Exception):
     """The stream is at its bound: nobody reads it, or not fast enough."""
@@ -55,9 +57,9 @@ class Stream:
             raise StreamFull
         return run_id
 
-    def run_id(self) -> bytes:
-        """Which Valkey process there is. Raises :class:`heartguard.errors.Unavailable`."""
-        return self._valkey.run_id()
+    def depth(self) -> tuple[int, bytes]:
+        """How many events wait, and which Valkey process has them. Raises :class:`heartguard.errors.Unavailable`."""
+        return self._valkey.run(_DEPTH, [STREAM], [])
 
     def close(self) -> None:
         self._valkey.close()

@@ -24,6 +24,7 @@ class Trail:
         self._stream = stream
         self._spool = spool
         self._spooled = metrics.AUDIT_SPOOLED.labels(service)
+        self._waiting = metrics.AUDIT_WAITING.labels(service)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="audit-spool", daemon=True)
         metrics.AUDIT_SPOOL_BYTES.labels(service).set_function(lambda: spool.size)
@@ -87,7 +88,9 @@ class Trail:
     def drain(self) -> None:
         """Send what waits in the spool, if Valkey answers."""
         try:
-            self._spool.release(self._stream.run_id())
+            waiting, run_id = self._stream.depth()
+            self._waiting.set(waiting)
+            self._spool.release(run_id)
             sent = self._spool.drain(self._stream.append)
         except (Unavailable, StreamFull):
             return

@@ -8,7 +8,7 @@ from heartguard.context import Client
 from heartguard.database import Database
 from heartguard.errors import Unauthorized
 from heartguard.models.auth_token import LoginRequest, LoginResponse, PasswordChange
-from heartguard.revocations import end_sessions
+from heartguard.revocations import Revocation, end_sessions
 from heartguard.tokens import Claims
 
 from . import db, passwords
@@ -17,7 +17,7 @@ from .devices import Devices
 from .lockout import Lockout
 from .pairs import Pair, Pairs
 from .revocations import Revocations
-from .security import InvalidCredentials, UnacceptablePassword, WrongCurrentPassword
+from .security import InvalidCredentials, TooManyFailures, UnacceptablePassword, WrongCurrentPassword
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,14 @@ class SignIn:
         """
         email = request.email.lower()
         device = self._devices.recognize(client, email)
-        with self._lockout.attempt(email, device):
-            self._attempts.take("login", email, device)
-            pair = self._begin(*self._verified(email, request.password), request.password, client)
+        try:
+            with self._lockout.attempt(email, device):
+                self._attempts.take("login", email, device)
+                pair = self._begin(*self._verified(email, request.password), request.password, client)
+        except TooManyFailures:
+            known = db.find_credentials(self._database, email)
+            _report_failure(known[0] if known else None, email, "denied")
+            raise
         answer = LoginResponse(
             access_token=pair.access, refresh_token=pair.refresh, expires_in=self._pairs.access_seconds
         )
@@ -64,7 +69,7 @@ class SignIn:
     def _verified(self, email: str, password: str) -> tuple[db.Account, db.Credentials]:
         known = db.find_credentials(self._database, email)
         if not passwords.matches(known[1].password_hash if known else None, password) or known is None:
-            _report_failure(known[0] if known else None, email)
+            _report_failure(known[0] if known else None, email, "failure")
             raise InvalidCredentials
         return known
 
@@ -89,22 +94,31 @@ class SignIn:
             known = db.find_own_credentials(tx, caller)
         if known is None:
             raise Unauthorized
-        with self._lockout.attempt("password", caller.sub):
-            if not passwords.matches(known.password_hash, request.current_password):
-                audit.emit(outcome="failure")
-                raise WrongCurrentPassword
-            new_hash = passwords.hashed(request.new_password)
-            with self._database.transaction(caller.org_id) as tx:
-                if not db.change_password(tx, known, new_hash):
-                    raise WrongCurrentPassword
-                ended = end_sessions(tx, caller.user_id, kept=caller.sid)
-                audit.record(tx, sessions_ended=len(ended))
+        try:
+            with self._lockout.attempt("password", caller.sub):
+                ended = self._replace(known, request, caller)
+        except TooManyFailures:
+            audit.emit(outcome="denied")
+            raise
         self._revocations.announce(ended)
 
+    def _replace(self, known: db.Credentials, request: PasswordChange, caller: Claims) -> list[Revocation]:
+        """The sessions that this ended."""
+        if not passwords.matches(known.password_hash, request.current_password):
+            audit.emit(outcome="failure")
+            raise WrongCurrentPassword
+        new_hash = passwords.hashed(request.new_password)
+        with self._database.transaction(caller.org_id) as tx:
+            if not db.change_password(tx, known, new_hash):
+                raise WrongCurrentPassword
+            ended = end_sessions(tx, caller.user_id, kept=caller.sid)
+            audit.record(tx, sessions_ended=len(ended))
+        return ended
 
-def _report_failure(account: db.Account | None, email: str) -> None:
+
+def _report_failure(account: db.Account | None, email: str, outcome: audit.Outcome) -> None:
     """A wrong password is the organization's to know; what address nobody has, only the platform's."""
     if account is None:
-        audit.emit("LOGIN_FAILED", outcome="failure", email=email)
+        audit.emit("LOGIN_FAILED", outcome=outcome, email=email)
     else:
-        audit.emit("LOGIN_FAILED", outcome="failure", actor=str(account.id), org_id=account.org_id, email=email)
+        audit.emit("LOGIN_FAILED", outcome=outcome, actor=str(account.id), org_id=account.org_id, email=email)

@@ -4,10 +4,9 @@ from heartguard.audit import ANONYMOUS, PLATFORM, Event, Outcome, make, outcome_
 from heartguard.audit.async_trail import AsyncTrail
 from heartguard.errors import Unavailable
 from heartguard.logs import log
+from heartguard.paths import shown
 
 from .visit import Visit
-
-LONGEST_PATH = 256
 
 
 class Journal:
@@ -52,7 +51,7 @@ def _event(visit: Visit, action: str, outcome: Outcome, event_id: str | None = N
         org_id=claims.org_id if claims else PLATFORM,
         outcome=outcome,
         request_id=visit.request_id,
-        payload={"method": visit.method, "route": route, "path": visit.path[:LONGEST_PATH], **payload},
+        payload={"method": visit.method, "route": route, "path": shown(visit.path, route), **payload},
         event_id=event_id,
     )
 

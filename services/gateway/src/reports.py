@@ -15,11 +15,11 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from heartguard import metrics
+from heartguard.paths import shown
 
 from . import instruments
 from .visit import Visit
 
-LONGEST_PATH = 256
 LATE = 0.1
 """Seconds that a line of the log may wait; the interpreter writes what is left when it ends."""
 
@@ -67,7 +67,7 @@ class Reports:
             request_id=visit.request_id,
             gateway_request_id=visit.gateway_id,
             method=visit.method,
-            path=visit.path[:LONGEST_PATH],
+            path=shown(visit.path, None if visit.route is None else route),
             route=route,
             status=status,
             latency_ms=_milliseconds(seconds),

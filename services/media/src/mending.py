@@ -13,6 +13,7 @@ from prometheus_client import Counter
 
 from heartguard.database import Database
 from heartguard.logs import log
+from heartguard.paths import shown
 
 from . import db
 from .names import ObjectName
@@ -131,4 +132,4 @@ def _names(store: Store) -> Iterator[ObjectName]:
 
 def _note(what: str, name: ObjectName) -> None:
     MENDED.labels(what).inc()
-    log.warning("mended", what=what, object=str(name))
+    log.warning("mended", what=what, object=shown(str(name), ""))
