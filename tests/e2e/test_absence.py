@@ -1,6 +1,8 @@
 """With each dependency in turn away: every route answers, soon, and as before once the dependency is back."""
 
 import os
+import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -9,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from heartguard.cli.main import app
+from heartguard.database import TRUSTED_FOR
 from heartguard.local.server import wait_until
 from heartguard.local.stack import Stack
 from heartguard.services import SERVICES
@@ -90,6 +93,21 @@ def moved_away(folder: Path) -> Iterator[None]:
         elsewhere.rename(folder)
 
 
+@contextmanager
+def hung(stack: Stack, name: str) -> Iterator[None]:
+    """Its processes are stopped where they stand: they take connections and statements, and answer none."""
+    pid = stack.supervisor.states()[name].pid
+    found = [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+    for process in found:
+        os.kill(process, signal.SIGSTOP)
+    try:
+        time.sleep(TRUSTED_FOR)  # who is not yet in doubt waits for as long as a statement may take
+        yield
+    finally:
+        for process in found:
+            os.kill(process, signal.SIGCONT)
+
+
 def test_the_local_stack_without_each_of_its_parts(stack: Stack) -> None:
     away: dict[str, Away] = {
         "postgres": lambda: stopped(stack, "stores:postgres"),
@@ -100,6 +118,14 @@ def test_the_local_stack_without_each_of_its_parts(stack: Stack) -> None:
         away[service] = lambda service=service: stopped(stack, f"services:{service}")  # type: ignore[misc]
     trial = Trial(stack)
     compare("local", judged(trial, away))
+
+
+def test_the_local_stack_with_a_store_that_hangs(stack: Stack) -> None:
+    away: dict[str, Away] = {
+        "postgres": lambda: hung(stack, "postgres"),
+        "valkey": lambda: hung(stack, "valkey"),
+    }
+    compare("hung", judged(Trial(stack), away))
 
 
 class Influx:
