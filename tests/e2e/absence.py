@@ -6,6 +6,7 @@ import os
 import uuid
 from base64 import b64encode
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,8 +81,11 @@ class Scene:
         self._client = client
         self._admin = admin
         self._number = next(_numbers)
-        self._person = client.made("POST", "/auth/register", admin, {**self._account("person"), "role": "admin"})
-        stays, leaves = (client.made("POST", "/auth/login", body=self._account("person")) for _ in range(2))
+        self._register("person")
+        self._subject = self._register("subject")
+        stays, leaves, _ = (
+            client.made("POST", "/auth/login", body=self._account(name)) for name in ("person", "person", "subject")
+        )
         self._stays, self._leaves = stays["access_token"], leaves
         sessions = client.made("GET", "/auth/sessions", self._stays)["sessions"]
         self._session = next(session["id"] for session in sessions if session["current"])
@@ -91,6 +95,10 @@ class Scene:
 
     def _account(self, name: str) -> dict[str, str]:
         return {"email": f"{name}-{self._number}@hg.io", "password": PASSWORD}
+
+    def _register(self, name: str) -> Any:
+        account = {**self._account(name), "role": "admin"}
+        return self._client.made("POST", "/auth/register", self._admin, account)["user_id"]
 
     def _file(self) -> dict[str, str]:
         return {"file_name": "a.csv", "content_type": "text/csv", "data_base64": b64encode(CSV).decode()}
@@ -105,7 +113,7 @@ class Scene:
     def _requests(self) -> dict[str, Request]:
         """By the route; one that is not named is asked as it stands."""
         point = {"measurement": "absence", "fields": {"bpm": 72.0}}
-        person = {"id": self._person["user_id"]}
+        subject = {"id": self._subject}
         password = {"current_password": PASSWORD, "new_password": PASSWORD + "!"}
         return {
             "POST /auth/register": Request(self._account("new"), token=""),
@@ -117,9 +125,9 @@ class Scene:
             "POST /auth/token/introspect": Request({"token": self._admin}),
             "PUT /organization": Request({"policies": "ISO27001"}, headers={"If-Match": "*"}),
             "PUT /users/me": Request({"preferences": {"lang": "es"}}),
-            "GET /users/{id}": Request(path=person),
-            "PUT /users/{id}/role": Request({"role": "manager"}, path=person),
-            "DELETE /users/{id}": Request(path=person),
+            "GET /users/{id}": Request(path=subject),
+            "PUT /users/{id}/role": Request({"role": "manager"}, path=subject),
+            "DELETE /users/{id}": Request(path=subject),
             "POST /media/upload": Request(self._file()),
             "GET /media/items/{id}": Request(path={"id": self._item}),
             "GET /media/items/{id}/download": Request(path={"id": self._item}),
@@ -142,10 +150,16 @@ class Scene:
         return f"{link.path}?{link.query}" if own else f"/media/objects/org_1/user_1/{uuid.uuid4()}/none"
 
     def ask_all(self) -> dict[str, int]:
-        """Each route's answer, one after another."""
+        """Each route's answer: of each service one after another, of all services at the same time."""
         requests = self._requests()
         assert requests.keys() <= set(ROUTES)
-        return {route: self._ask(route, requests.get(route, Request())) for route in ROUTES}
+
+        def ask(routes: list[str]) -> dict[str, int]:
+            return {route: self._ask(route, requests.get(route, Request())) for route in routes}
+
+        services = [list(routes) for _, routes in itertools.groupby(ROUTES, lambda route: route.split("/")[1])]
+        with ThreadPoolExecutor(len(services)) as threads:
+            return {route: status for answers in threads.map(ask, services) for route, status in answers.items()}
 
     def _ask(self, route: str, request: Request) -> int:
         method, path = route.split(" ")
