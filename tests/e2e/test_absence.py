@@ -176,6 +176,14 @@ class CloudStorage:
         finally:
             self.start()
 
+    @contextmanager
+    def hung(self) -> Iterator[None]:
+        self._server.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._server.send_signal(signal.SIGCONT)
+
 
 @pytest.fixture
 def influx(free_port: Callable[[], int]) -> Iterator[Influx]:
@@ -211,5 +219,9 @@ def test_the_production_stores_away(
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     heartguard("up")
-    trial = Trial(Stack())
-    compare("production", judged(trial, {"InfluxDB": influx.away, "Cloud Storage": cloud_storage.away}))
+    away: dict[str, Away] = {
+        "InfluxDB": influx.away,
+        "Cloud Storage": cloud_storage.away,
+        "Cloud Storage, hung": cloud_storage.hung,
+    }
+    compare("production", judged(Trial(Stack()), away))
