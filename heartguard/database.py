@@ -5,6 +5,7 @@ off, says nothing at all: so every wait has a limit on this side too, see :class
 """
 
 import select
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,12 +26,18 @@ CONNECT_TIMEOUT = 3
 POOL_TIMEOUT = 3
 STATEMENT_TIMEOUT_MS = 15_000
 LOCK_TIMEOUT_MS = 3_000
-PING_TIMEOUT = 3.0
+PING_TIMEOUT = 1.5
 """Seconds for an answer outside a unit of work, above all to whether a pooled connection still works."""
 ANSWER_TIMEOUT = 17.0
 """Seconds for an answer inside one: more than a statement may take, less than the gateway waits (20 s)."""
+RETRY_AFTER = 1.0
+"""Seconds for which PostgreSQL is not asked again after it gave no answer in time."""
 TRUSTED_FOR = 1.0
 """Seconds that a pooled connection needs no ping after an answer. On a busy one that is a round trip less."""
+
+
+class NoAnswer(psycopg.OperationalError):
+    """PostgreSQL takes what it is sent, and says nothing."""
 
 
 class Patient(psycopg.Connection[Any]):
@@ -57,7 +64,7 @@ class Patient(psycopg.Connection[Any]):
                     self._answered = now
                 elif now > end:
                     self.close()
-                    raise psycopg.OperationalError("PostgreSQL did not answer in time")
+                    raise NoAnswer("PostgreSQL did not answer in time")
                 awaited = gen.send(came)
         except StopIteration as ended:
             return ended.value
@@ -78,6 +85,38 @@ class Patient(psycopg.Connection[Any]):
             self.patience = PING_TIMEOUT
 
 
+class Silence:
+    """Whether PostgreSQL has given no answer of late. Then one caller at a time finds out whether it does again.
+
+    The others hear so at once, instead of waiting one after another until no thread is left for anything else.
+    Thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lasts = False
+        self._try_at = 0.0
+
+    def enter(self) -> None:
+        """Raises :class:`Unavailable` unless it is this caller's turn to ask."""
+        if not self._lasts:
+            return
+        with self._lock:
+            now = time.monotonic()
+            if now < self._try_at:
+                raise Unavailable
+            self._try_at = now + PING_TIMEOUT + CONNECT_TIMEOUT
+
+    def heard(self) -> None:
+        self._lasts = False
+
+    def note(self, error: BaseException | None) -> None:
+        """Begin where ``error`` is that there was no answer."""
+        if isinstance(error, NoAnswer | psycopg.errors.ConnectionTimeout):
+            with self._lock:
+                self._lasts, self._try_at = True, time.monotonic() + RETRY_AFTER
+
+
 class Database:
     """A pool of connections to ``heartguard_core``; every wait on it has a limit.
 
@@ -89,6 +128,7 @@ class Database:
             f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS}"
             f" -c idle_in_transaction_session_timeout={STATEMENT_TIMEOUT_MS} -c timezone=UTC"
         )
+        self._silence = Silence()
         self._seconds = metrics.STORE.labels(service, "postgres")
         self.engine: Engine = create_engine(
             make_url(url).set(drivername="postgresql+psycopg"),
@@ -146,16 +186,20 @@ class Database:
 
     @contextmanager
     def _connection(self, engine: Engine) -> Iterator[Connection]:
+        self._silence.enter()
         try:
             with self._seconds.time(), engine.connect() as connection, patient(connection).at_work():
+                self._silence.heard()
                 yield connection
         except PoolTimeoutError as error:
             raise Unavailable from error
         except DBAPIError as error:
+            self._silence.note(error.orig)
             if is_unavailable(error):
                 raise Unavailable from error
             raise
         except psycopg.OperationalError as error:  # of the driver's connection itself
+            self._silence.note(error)
             if _is_passing(error.sqlstate):
                 raise Unavailable from error
             raise

@@ -4,7 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from heartguard.database import Database
 from heartguard.errors import Unavailable
 from heartguard.local.files import private_folder
 from heartguard.local.postgres import Postgres
-from heartguard.local.server import Running
+from heartguard.local.server import Running, wait_until
 from heartguard.migrate import MigrationError, migrate
 
 upgrade = migrations.command.upgrade
@@ -80,10 +80,23 @@ def seconds(work: Callable[[], Any]) -> float:
     return time.monotonic() - begun
 
 
+def recover(database: Database) -> None:
+    """Ask until it answers, for as long as it may not be asked after it was silent."""
+
+    def answers() -> bool:
+        try:
+            database.check()
+        except Unavailable:
+            return False
+        return True
+
+    wait_until(answers, "The database did not recover", kit.RETRY_AFTER + SOON)
+
+
 def test_the_limits_are_in_order() -> None:
     """A statement's own limit comes first, so that the server says what was slow; the gateway's comes last."""
     assert kit.STATEMENT_TIMEOUT_MS / 1000 < kit.ANSWER_TIMEOUT < 20
-    assert kit.POOL_TIMEOUT + kit.PING_TIMEOUT + kit.CONNECT_TIMEOUT < 10
+    assert kit.PING_TIMEOUT + kit.CONNECT_TIMEOUT < 5
     assert kit.Patient.patience == kit.PING_TIMEOUT
     assert max(migrations.WAIT_MS, migrations.STATEMENT_TIMEOUT_MS) / 1000 < migrations.ANSWER_TIMEOUT
 
@@ -94,10 +107,25 @@ def test_a_stopped_server_is_unavailable_soon_and_the_pool_recovers(server: Runn
         with ThreadPoolExecutor(6) as threads:
             waits = list(threads.map(lambda _: seconds(database.check), range(6)))
         assert max(waits) < kit.POOL_TIMEOUT + 1 + kit.CONNECT_TIMEOUT + SOON
+    recover(database)
     with ThreadPoolExecutor(6) as threads:
         list(threads.map(lambda _: database.check(), range(6)))
     assert isinstance(database.engine.pool, QueuePool)
     assert database.engine.pool.checkedout() == 0
+
+
+def test_while_one_finds_out_the_others_do_not_wait(server: Running, database: Database) -> None:
+    """They would take all threads of a service, and it could not even say that it lives."""
+    database.check()
+    with stopped(server):
+        time.sleep(kit.TRUSTED_FOR)
+        seconds(database.check)
+        time.sleep(kit.RETRY_AFTER)
+        with ThreadPoolExecutor(6) as threads:
+            asked = [threads.submit(seconds, database.check) for _ in range(6)]
+            done = wait(asked, kit.CONNECT_TIMEOUT / 2).done
+            assert len(done) == 5
+    recover(database)
 
 
 def test_a_server_stopped_at_work_is_given_up(server: Running, database: Database) -> None:
@@ -106,7 +134,7 @@ def test_a_server_stopped_at_work_is_given_up(server: Running, database: Databas
             connection.execute(text("SELECT 2"))
 
     assert 1.5 < seconds(work) < 2 + SOON
-    database.check()
+    recover(database)
 
 
 def test_a_server_stopped_before_the_commit_is_given_up(server: Running, database: Database) -> None:
@@ -117,7 +145,7 @@ def test_a_server_stopped_before_the_commit_is_given_up(server: Running, databas
 
     with ExitStack() as halt:
         assert seconds(work) < 2 + SOON
-    database.check()
+    recover(database)
 
 
 def test_a_server_stopped_while_it_takes_a_copy_is_given_up(server: Running, database: Database) -> None:
@@ -132,7 +160,7 @@ def test_a_server_stopped_while_it_takes_a_copy_is_given_up(server: Running, dat
                     stream.write(b"x" * 100_000 + b"\\n")
 
     assert seconds(work) < 2 + SOON
-    database.check()
+    recover(database)
 
 
 def test_a_migration_gives_a_hung_database_up(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:

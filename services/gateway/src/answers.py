@@ -1,10 +1,10 @@
 """Answers of services: complete ones, long ones that are still coming, and what they look like when they fail."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
-from heartguard.models.common import Error
+from heartguard.models.common import Error, Ready
 
 from .rsgi import Headers
 
@@ -41,20 +41,28 @@ class _JsonError(msgspec.Struct):
     error: Error
 
 
-_read_json_error = msgspec.json.Decoder(_JsonError).decode
+_JSON_FAILURES: list[msgspec.json.Decoder[Any]] = [msgspec.json.Decoder(_JsonError), msgspec.json.Decoder(Ready)]
+_XML_FAILURES = (b"<Error>", b"<Ready>")
 
 
-def is_error_of_ours(answer: Answer) -> bool:
-    """Whether a failure is told in the contract's shape; if not, it is none of our services that speaks."""
+def is_failure_of_ours(answer: Answer) -> bool:
+    """Whether a failure is told in the contract's shape; if not, it is none of our services that speaks.
+
+    That shape is an error, or the report of a service that is not ready.
+    """
     media_type = next((value for name, value in answer.headers if name == "content-type"), "").partition(";")[0]
     if media_type == "application/xml":
-        return b"<Error>" in answer.body[:200]
+        return any(root in answer.body[:200] for root in _XML_FAILURES)
     if media_type != "application/json":
         return False
     if answer.rest is not None:
         return answer.body.startswith(b'{"error":{"code":"')
+    return any(_reads(decoder, answer.body) for decoder in _JSON_FAILURES)
+
+
+def _reads(decoder: msgspec.json.Decoder[Any], body: bytes) -> bool:
     try:
-        _read_json_error(answer.body)
+        decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return False
     return True

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from heartguard.errors import Forbidden, ServiceError, Unauthorized
 
 from .addresses import Addresses
-from .answers import Answer, is_error_of_ours
+from .answers import Answer, is_failure_of_ours
 from .bodies import NONE, Body, expected_length, receive
 from .guard import Guard
 from .headers import from_client
@@ -74,7 +74,7 @@ class Proxy:
     async def _ask(self, visit: Visit, route: Route, target: str, headers: Headers, body: Body) -> Answer:
         answer = await self._upstreams[route.service].send(visit.method, target, headers, body)
         visit.upstream_seconds = answer.seconds
-        if answer.status >= 400 and visit.method != "HEAD" and not is_error_of_ours(answer):
+        if answer.status >= 400 and visit.method != "HEAD" and not is_failure_of_ours(answer):
             if answer.rest is not None:
                 answer.rest.close()
             raise ServiceError(502 if answer.status >= 500 else answer.status)

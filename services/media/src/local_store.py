@@ -101,7 +101,7 @@ class LocalStore:
     @contextmanager
     def _folders(self, name: ObjectName, *, make: bool = False) -> Iterator[list[int]]:
         """The folders that lead to the object, opened, from the outermost to the one it is in."""
-        opened = [os.open(self._root, _FOLDER)]
+        opened = [self._open_root()]
         try:
             for part in name[:3]:
                 if make:
@@ -113,7 +113,15 @@ class LocalStore:
             for folder in opened:
                 os.close(folder)
 
+    def _open_root(self) -> int:
+        """That the directory is away, as with a disk that is not mounted, says nothing of the objects in it."""
+        try:
+            return os.open(self._root, _FOLDER)
+        except FileNotFoundError as error:
+            raise Unavailable("The files cannot be reached now") from error
+
     def _walk(self) -> Iterator[ObjectName]:
+        self.check()
         for organization in _listed(self._root):
             for owner in _listed(self._root / organization):
                 for item in _listed(self._root / organization / owner):

@@ -114,6 +114,20 @@ def test_a_bare_refusal_is_put_into_shape(make: Fixture, kit: Fixture) -> None:
         expect(kit, make(AUTH_URL=url)("GET", "/auth/health"), 400)
 
 
+@pytest.mark.parametrize(
+    ("mimetype", "report"),
+    [
+        ("application/json", b'{"status":"unavailable","checks":[]}'),
+        ("application/xml", b"<?xml version='1.0' encoding='UTF-8'?><Ready><status>unavailable</status></Ready>"),
+    ],
+)
+def test_a_service_that_is_not_ready_says_so_itself(make: Fixture, kit: Fixture, mimetype: str, report: bytes) -> None:
+    head = f"HTTP/1.1 503 Away\r\nContent-Type: {mimetype}\r\nContent-Length: {len(report)}\r\n\r\n"
+    with answering(kit, head.encode() + report) as (url, _):
+        response = make(AUTH_URL=url)("GET", "/auth/ready", kit.issue(role="admin"))
+    assert (response.status_code, response.mimetype, response.data) == (503, mimetype, report)
+
+
 @pytest.mark.parametrize("headers", [{}, {"Accept": "application/xml"}])
 def test_a_service_that_is_away(
     make: Fixture, kit: Fixture, free_port: Callable[[], int], headers: dict[str, str]

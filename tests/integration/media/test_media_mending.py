@@ -137,6 +137,24 @@ def test_a_row_without_its_object_is_hidden_until_that_comes_back(
     assert agree(admin, database)
 
 
+def test_files_are_not_lost_while_their_directory_is_away(local: Flask, org: int, database: Database) -> None:
+    admin = Caller(local, org)
+    kept = admin.stored()
+    link = admin.link(kept)["url"]
+    root = store_of(local)._root  # type: ignore[attr-defined]
+    elsewhere = root.rename(root.with_name("elsewhere"))
+    try:
+        with pytest.raises(Unavailable):
+            mender_of(local).compare()
+        assert admin.upload().status_code == 503
+        assert admin.fetch(link).status == 503
+        assert admin.items() == [kept]
+    finally:
+        elsewhere.rename(root)
+    assert admin.fetch(link).data == PNG
+    assert tuple(sorted(state for _, state in rows_of(database, org))) == ("pending", "stored")
+
+
 def test_another_database_s_objects_are_not_removed(
     admin: Caller, database: Database, mender: Mender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
