@@ -30,7 +30,9 @@ from services.influx.src.db import PostgresStore
 from services.influx.src.slots import Known, Slot
 from services.influx.src.store import BucketGone, Selection, Series, StoredBucket
 
-from .conftest import Caller, add
+from .conftest import Caller, add, postgres_only
+
+pytestmark = postgres_only
 
 SOURCE = Path("services/influx/src")
 MODULES = {"db": TextClause, "db_write": TextClause, "db_select": FunctionType}
