@@ -56,7 +56,7 @@ SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('sync
 _COLUMNS = "id, name, retention_seconds, created_at, description"
 _BUCKET = text(f"SELECT {_COLUMNS} FROM heartguard_core.buckets WHERE org_id = :org AND name = :name")  # noqa: S608
 _BUCKETS = text(f"SELECT {_COLUMNS} FROM heartguard_core.buckets WHERE org_id = :org ORDER BY name")  # noqa: S608
-_ORGANIZATIONS = text("SELECT DISTINCT org_id FROM heartguard_core.buckets ORDER BY org_id")
+_ORGANIZATIONS = text("SELECT * FROM heartguard_core.bucket_organizations()")
 _MEASUREMENTS = text(
     "SELECT DISTINCT measurement FROM heartguard_core.fields WHERE bucket_id = :bucket ORDER BY measurement"
 )

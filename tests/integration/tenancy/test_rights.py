@@ -81,7 +81,7 @@ for stated in RIGHTS.values():  # the event of a change is written where the cha
 FUNCTIONS = {
     "audit": {"audit_ensure_partition"},
     "timeseries": {
-        "choose_series", "create_bucket", "drop_bucket",
+        "bucket_organizations", "choose_series", "create_bucket", "drop_bucket",
         "ensure_partitions", "expire", "expiring_buckets", "forget_series", "purge_dropped",
     },
 }  # fmt: skip

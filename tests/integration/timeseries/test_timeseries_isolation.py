@@ -32,7 +32,7 @@ from services.influx.src.store import BucketGone, Selection, Series, StoredBucke
 
 from .conftest import Caller, add, postgres_only
 
-pytestmark = postgres_only
+pytestmark = [pytest.mark.usefixtures("backend"), postgres_only]
 
 SOURCE = Path("services/influx/src")
 MODULES = {"db": TextClause, "db_write": TextClause, "db_select": FunctionType}
