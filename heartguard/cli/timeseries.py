@@ -12,9 +12,11 @@ from ..errors import ServiceError
 from ..local.errors import SetupError
 from ..local.stack import Stack
 from ..services import SERVICES
-from ..settings import SettingsError
+from ..settings import DatabaseSettings, SettingsError, load
 
-timeseries = typer.Typer(name="timeseries", no_args_is_help=True, help="The points: copy them from store to store.")
+timeseries = typer.Typer(
+    name="timeseries", no_args_is_help=True, help="The points: copy them from store to store, build their indexes anew."
+)
 
 
 @timeseries.callback()
@@ -78,3 +80,39 @@ def _run(transfer: object, console: Console) -> None:
         task = progress.add_task("values", total=total)
         transfer.run(lambda count: progress.advance(task, count))  # type: ignore[attr-defined]
         progress.update(task, description="done", completed=total)  # what had come over before counts too
+
+
+@timeseries.command()
+def reindex(
+    everything: Annotated[bool, typer.Option("--all", help="Also those that are dense enough.")] = False,
+) -> None:
+    """Build PostgreSQL's indexes of points anew, where they have grown loose: old points are read faster then.
+
+    The services go on meanwhile. It needs room on the disk for a second copy of the largest index, and takes about a
+    second for a million points. Nothing to do is the usual case: call it every night.
+
+    Examples:
+
+      heartguard timeseries reindex
+
+      DATABASE_URL=postgresql://owner@db.example.org/heartguard_core heartguard timeseries reindex --all
+    """
+    console = Console(stderr=True)
+    module = import_module(f"{SERVICES['timeseries'].package}.reindex")
+    try:
+        url = load(DatabaseSettings, Stack().environment_for(DatabaseSettings)).database_url
+        with module.Indexes.of(url) as indexes:
+            found = [index for index in indexes.all() if everything or index.is_loose]
+            for number, index in enumerate(found, 1):
+                with console.status(f"{number} of {len(found)}: {index.name}, {_megabytes(index.size)}"):
+                    size = indexes.rebuild(index)
+                console.print(f"{index.name}: {_megabytes(index.size)}, now {_megabytes(size)}", markup=False)
+    except (SettingsError, SetupError, module.ReindexError) as error:
+        console.print(str(error), style="red", markup=False)
+        raise typer.Exit(1) from None
+    if not found:
+        console.print("No index has grown loose.")
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"

@@ -5,8 +5,9 @@ finite, and lines have few forms. Of anything else there is no survey, and the l
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from functools import lru_cache
+from itertools import repeat
 from typing import NamedTuple
 
 from heartguard.models.common import Detail
@@ -46,11 +47,11 @@ def survey(text: str, precision: int, rules: Rules) -> Survey | None:
     points = values = 0
     types: dict[str, dict[str, FieldType]] = {}
     for form, found in _lines(text):
-        heads = {head for head, _ in found}
-        times = [int(time) for _, time in found]
+        all_heads, all_times = zip(*found, strict=True)
+        heads, times = set(all_heads), list(map(int, all_times))
         if not (rules.oldest <= min(times) * precision and max(times) * precision <= MAX_TIME):
             return None
-        if len(heads) > MAX_SERIES or not all(_learn(types, head, form, rules) for head in heads):
+        if len(heads) > MAX_SERIES or not _learn(types, heads, form, rules):
             return None
         points += len(times)
         values += len(times) * len(form)
@@ -89,14 +90,17 @@ def _pattern(form: Form) -> re.Pattern[str] | None:
     return re.compile(rf"^([^ \n#][^ \n]*+) {fields} (-?[0-9]{{1,19}})$\n?", re.MULTILINE)
 
 
-def _learn(types: dict[str, dict[str, FieldType]], head: str, form: Form, rules: Rules) -> bool:
-    """Note the types of a series; whether it is a good one, and may be written as it is."""
-    judge = _judge if len(head) <= LONGEST_REMEMBERED else _judge.__wrapped__
-    measurement = judge(head, form, rules.user_id)
-    if measurement is None:
-        return False
-    known = types.setdefault(measurement, {})
-    return all(known.setdefault(field, kind) == kind for field, kind in form)
+def _learn(types: dict[str, dict[str, FieldType]], heads: Set[str], form: Form, rules: Rules) -> bool:
+    """Note the types of these series; whether they are good ones, and may be written as they are."""
+    judge = _judge if max(map(len, heads)) <= LONGEST_REMEMBERED else _judge.__wrapped__
+    measurements = set(map(judge, heads, repeat(form), repeat(rules.user_id)))
+    for measurement in measurements:
+        if measurement is None:
+            return False
+        known = types.setdefault(measurement, {})
+        if any(known.setdefault(field, kind) != kind for field, kind in form):
+            return False
+    return True
 
 
 @lru_cache(maxsize=32_768)
