@@ -4,6 +4,7 @@ import ctypes
 import gc
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import Any
@@ -22,6 +23,7 @@ def load(parent: int, target: str) -> Callable[..., Any]:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         raise SystemExit(1)
+    sys.modules.setdefault("rich", None)  # type: ignore[arg-type]  # structlog would load it, 4 MB, for terminals
     module, _, factory = target.partition(":")
     application: Callable[..., Any] = getattr(import_module(module), factory)()
     from flask import Flask  # not above: the parent, which serves nothing, would carry it (10 MB)
