@@ -44,6 +44,24 @@ VP8X = b"VP8X" + struct.pack("<I", 10) + bytes(4) + b"\x0f\x00\x00" + b"\x0f\x00
 VP8L = b"VP8L" + struct.pack("<I", 5) + b"\x2f" + struct.pack("<I", 15 | 15 << 14)
 VP8 = b"VP8 " + struct.pack("<I", 10) + b"\x00\x00\x00\x9d\x01\x2a" + struct.pack("<HH", 16, 16)
 EDF = (b"0       " + b" " * 176 + b"512     " + b" " * 44 + b"10      1       1   " + b" " * 256)[:512]
+TABLES = [
+    begin + b",age\n22,40\n"
+    for begin in (
+        b"BMI",
+        b"BMP",
+        b"PKU",
+        b"ID3",
+        b"ID",
+        b"RIFF",
+        b"GIF8",
+        b"OggS",
+        b"fLaC",
+        b"#!",
+        b"0       ",
+        b"%!PS",
+    )
+]
+"""What these begin with begins other files too, but there it goes on otherwise."""
 EBML = b"\x1a\x45\xdf\xa3\x9f\x42\x82\x84webm"
 
 GOOD = {
@@ -56,7 +74,14 @@ GOOD = {
     "image/heic": [ftyp(b"heic"), ftyp(b"mif1", b"heic")],
     "image/avif": [ftyp(b"avif")],
     "application/pdf": [b"%PDF-1.7\n1 0 obj\n<</JS (alert)>>\n%%EOF\n"],
-    "text/csv": [b"a,b\r\n1,2\r\n", b"\xef\xbb\xbft;bpm\n1;72\n", "año,ñ\n".encode(), b"a<b\n<1>\n", b"x" * 3_000_000],
+    "text/csv": [
+        b"a,b\r\n1,2\r\n",
+        b"\xef\xbb\xbft;bpm\n1;72\n",
+        "año,ñ\n".encode(),
+        b"a<b\n<1>\n",
+        b"x" * 3_000_000,
+        *TABLES,
+    ],
     "application/dicom": [bytes(128) + b"DICM" + bytes(10), tiff("<", 1, 1).ljust(128, b"x") + b"DICM"],
     "application/edf": [EDF],
     "audio/wav": [riff(b"WAVE", b"fmt "), b"RIFF\xff\xff\xff\xffWAVEfmt ", b"RIFF\0\0\0\0WAVEfmt "],
@@ -129,6 +154,13 @@ def test_hardly_anything_is_too_short_to_be_judged(type_: str) -> None:
         ("text/csv", b"\n\n <script>alert(1)</script>"),
         ("text/csv", b"%PDF-1.7"),
         ("text/csv", b"PK\x03\x04"),
+        ("text/csv", b"BM" + struct.pack("<IHHI", 0x20202020, 0, 0, 54) + b" " * 40),
+        ("text/csv", b"ID3\x04 flags"),
+        ("text/csv", b"RIFF    WAVEfmt \x10\0\0\0"),
+        ("text/csv", b"#!/bin/sh\n"),
+        ("text/csv", b"#! /bin/sh\n"),
+        ("text/csv", b"%!PS-Adobe-3.0"),
+        ("text/csv", GIF[:6] + b"  ,"),
         ("application/dicom", b"<script>".ljust(128) + b"DICM"),
         ("application/edf", EDF[:100] + b"\0" + EDF[101:]),
         ("application/edf", EDF[:200]),
