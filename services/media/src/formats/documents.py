@@ -16,11 +16,18 @@ _PAGE = re.compile(
 """What makes browsers take a text for a page (WHATWG MIME Sniffing, section 7.1)."""
 _OTHERS = (b"GIF87a", b"GIF89a", b"%PDF-", b"%!PS-", b"#!/", b"#! /")
 """What files begin with that are of other kinds, yet text throughout; the rest have control characters at once."""
+_OBJECT = re.compile(rb"[\r\n]\d{1,10} \d{1,5} obj\b")
 _PRINTABLE = re.compile(rb"[\x20-\x7e]*")
 
 
 def is_pdf(content: Content) -> bool:
-    return content[:5] == b"%PDF-"
+    """Nothing comes behind its end; one that is cut short has an object at least."""
+    if content[:5] != b"%PDF-":
+        return False
+    end = content.rfind(b"%%EOF")
+    if end < 0:
+        return _OBJECT.search(content, 0, PIECE) is not None
+    return not content[end + 5 :].strip(b"\0\t\n\f\r ")
 
 
 def is_csv(content: Content) -> bool:
