@@ -2,6 +2,7 @@
 
 import json
 import socket
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -79,13 +80,20 @@ def test_a_body_that_does_not_come_is_given_up(port: int, service: Fixture) -> N
     assert [seen.target for seen in service.seen] == ["/auth/health"]
 
 
-def test_others_are_served_while_many_do_not_read(port: int, service: Fixture, kit: Fixture) -> None:
-    plain = service.reply
+@pytest.mark.parametrize("with_length", [True, False])
+def test_others_are_served_while_many_do_not_read(port: int, service: Fixture, with_length: bool) -> None:
+    """Not even threads of the service are held up, of which it has four."""
+    plain, threads = service.reply, threading.Semaphore(4)
 
-    def long_answer(environ: dict[str, Any], body: bytes) -> Fixture:
-        if environ["QUERY_STRING"] == "long":
-            return "200 OK", [("Content-Type", "text/plain")], [b"x" * 65_536] * (LONG // 65_536)
-        return plain(environ, body)
+    def pieces(number: int) -> Iterator[bytes]:
+        with threads:
+            for _ in range(number):
+                yield b"x" * 65_536
+
+    def long_answer(environ: dict[str, Any], _body: bytes) -> Fixture:
+        size = LONG if environ["QUERY_STRING"] == "long" else 65_536
+        headers = [("Content-Length", str(size))] if with_length else [("Connection", "close")]
+        return "200 OK", headers, pieces(size // 65_536)
 
     service.reply = long_answer
     with connections(port, 40, b"GET /auth/health?long HTTP/1.1\r\nHost: a\r\n\r\n"):

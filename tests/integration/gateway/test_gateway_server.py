@@ -207,7 +207,7 @@ def test_a_slow_upload_holds_nobody_up(server: tuple[int, Path], module_service:
         assert status(connection.recv(65_536)) == 200
 
 
-def test_a_long_answer_that_breaks_off_ends_the_connection(server: tuple[int, Path], module_service: Fixture) -> None:
+def test_a_long_answer_that_breaks_off_is_a_failure(server: tuple[int, Path], module_service: Fixture) -> None:
     def broken() -> Iterator[bytes]:
         yield b"x" * 200_000
         raise ConnectionAbortedError("the service dies here")
@@ -215,11 +215,9 @@ def test_a_long_answer_that_breaks_off_ends_the_connection(server: tuple[int, Pa
     usual = module_service.reply
     module_service.reply = lambda _environ, _body: ("200 OK", [("Content-Length", "1000000")], broken())
     try:
-        answer = speak(server[0], b"GET /auth/health HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert status(ask(server[0], "GET", "/auth/health")) == 502
     finally:
         module_service.reply = usual
-    assert b"content-length: 1000000\r\n" in answer
-    assert len(answer) < 300_000
 
 
 def test_many_at_once(server: tuple[int, Path], module_service: Fixture, kit: Fixture, redis: Redis) -> None:
