@@ -88,6 +88,7 @@ class Front:
         try:
             if self._at_work > MOST_AT_WORK:
                 raise Unavailable
+            visit.check(scope.headers)
             if visit.method == "OPTIONS":
                 self._finish(visit, 204, [*visit.told(), *self._cors.preflight(visit.origin)], b"", protocol)
             elif is_proxied(visit.path):

@@ -57,6 +57,9 @@ class Proxy:
             except ServiceError as error:
                 await self._journal.settle(visit, intent, error.status)
                 raise
+            except Exception:
+                await self._journal.settle(visit, intent, 500, "unknown")
+                raise
             await self._journal.settle(visit, intent, answer.status)
             return answer
         finally:
@@ -83,7 +86,6 @@ class Proxy:
         """The route, and the target to ask its service for."""
         template, target = self._routes.find(visit.path)
         route = template.route(visit.method)
-        visit.check_host()
         visit.route = route
         return route, f"{target}?{visit.query}" if visit.query else target
 

@@ -97,7 +97,7 @@ class Upstream:
         if method not in BODILESS:
             fields.append(f"content-length: {body.length}")
         if _NOT_IN_TARGET.search(target):
-            target = _NOT_IN_TARGET.sub(lambda found: quote(found[0], encoding="latin-1"), target)
+            target = _NOT_IN_TARGET.sub(lambda found: quote(found[0]), target)
         lines = [f"{method} {self._where.base}{target} HTTP/1.1", f"host: {self._where.authority}", *fields, "", ""]
         head = CRLF.join(lines).encode("ascii")
         if len(head) - len(head.translate(None, _CONTROL)) != len(CRLF) * (len(lines) - 1):

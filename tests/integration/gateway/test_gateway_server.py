@@ -144,6 +144,13 @@ def test_a_path_arrives_as_it_was_sent(
     assert [seen.target for seen in module_service.seen] == [f"/auth/sessions/{path}"]
 
 
+def test_a_query_in_utf_8_arrives_as_it_was_sent(server: tuple[int, Path], module_service: Fixture) -> None:
+    module_service.seen.clear()
+    assert status(ask(server[0], "GET", "/auth/health?x=\u20ac\u00e9")) == 200
+    assert [seen.target for seen in module_service.seen] == ["/auth/health?x=%E2%82%AC%C3%A9"]
+    assert status(ask(server[0], "GET", "/gateway/health?x=\u20ac\u00e9")) == 200
+
+
 def test_head_keeps_the_length(server: tuple[int, Path], module_service: Fixture, kit: Fixture, redis: Redis) -> None:
     answer = ask(server[0], "HEAD", "/auth/profile", f"Authorization: Bearer {kit.issue()}")
     assert status(answer) == 200
@@ -156,6 +163,10 @@ def test_head_keeps_the_length(server: tuple[int, Path], module_service: Fixture
     [
         (b"GET /auth/health HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
         (b"GET /auth/health HTTP/1.1\r\n\r\n", 400),
+        (b"GET /gateway/health HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+        (b"GET /gateway/nowhere HTTP/1.1\r\n\r\n", 400),
+        (b'POST /auth/login HTTP/1.1\r\nHost: a\r\nIf-Match: "\xe9"\r\nContent-Length: 0\r\n\r\n', 400),
+        (b"POST /auth/login HTTP/1.1\r\nHost: a\r\nConnection: If-None-Match\r\nIf-None-Match: *\r\n\r\n", 400),
         (b"GET /auth/%2e%2e/auth/health HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         (b"GET /auth//health HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         (b"DELETE /auth/sessions/a%5cb HTTP/1.1\r\nHost: a\r\n\r\n", 400),
