@@ -15,6 +15,7 @@ from .bodies import CHUNK
 
 LONGEST = 1024 * 1024 * 1024
 """Bytes of one answer."""
+TOO_LONG = "The answer is longer than the gateway passes on (1 GiB): ask for less, or the service itself"
 ROOM = 4 * LONGEST
 """Bytes of all that wait for one event loop."""
 
@@ -35,9 +36,7 @@ class Storage:
             while piece:
                 await stored.add(piece)
                 if stored.length > self._longest:
-                    raise ServiceError(
-                        502, f"The answer is longer than {self._longest} bytes, the most that is passed on"
-                    )
+                    raise ServiceError(502, TOO_LONG)
                 piece = await answer.rest.read()
             await stored.rewind()
         except BaseException as error:
