@@ -62,7 +62,10 @@ def show_key() -> None:
 @audit.command()
 def archive(
     folder: Annotated[Path, typer.Argument(help="Where the files go; made if need be.")],
-    before: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="Months that end before this day.")],
+    before: Annotated[
+        datetime,
+        typer.Option(formats=["%Y-%m-%d"], help="Months that end before this day; not the one that it is now."),
+    ],
 ) -> None:
     """Write old months into files, check them, and only then take them out of the database.
 
@@ -78,7 +81,10 @@ def archive(
         settings = _settings(ArchiveSettings)
         module: Any = import_module(f"{SERVICE}.archive")
         owner = module.Owner(settings.database_url)
-        files = module.archive(owner, _signer(settings), before.date(), folder)
+        try:
+            files = module.archive(owner, _signer(settings), before.date(), folder)
+        except module.Refused as error:
+            raise SetupError(str(error)) from None
     for file in files:
         typer.echo(file)
     typer.echo(f"{len(files)} files" if files else "There is no month that old.", err=True)

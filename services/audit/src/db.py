@@ -5,11 +5,25 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from psycopg.errors import CheckViolation
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import IntegrityError
 
 from heartguard.audit.chain import Checkpoint
+from heartguard.errors import Unavailable
 
 OUTBOX_LOCK = 0x4F7574  # "Out": any number that nobody else takes
+
+_INSERT_EVENTS = (
+    "INSERT INTO heartguard_core.audit_events (org_id, sequence, event_id, actor, action, service, outcome,"
+    " occurred_at, recorded_at, request_id, payload, hash)"
+    " SELECT %s, e.* FROM unnest(%s::bigint[], %s::text[]::uuid[], %s::text[], %s::text[], %s::text[], %s::text[],"
+    " %s::text[]::timestamptz[], %s::text[]::timestamptz[], %s::text[], %s::text[], %s::bytea[]) AS e"
+)
+
+
+class NoPartition(Unavailable):
+    """The month has none: somebody took it away."""
 
 
 @dataclass(frozen=True)
@@ -90,14 +104,14 @@ def _lock_chain(tx: Connection, org_id: int) -> Head | None:
 
 
 def insert_events(tx: Connection, org_id: int, rows: Sequence[Row]) -> None:
+    """Raises :class:`NoPartition`."""
     columns = [[getattr(row, name) for row in rows] for name in Row.__slots__]
-    tx.exec_driver_sql(
-        "INSERT INTO heartguard_core.audit_events (org_id, sequence, event_id, actor, action, service, outcome,"
-        " occurred_at, recorded_at, request_id, payload, hash)"
-        " SELECT %s, e.* FROM unnest(%s::bigint[], %s::text[]::uuid[], %s::text[], %s::text[], %s::text[], %s::text[],"
-        " %s::text[]::timestamptz[], %s::text[]::timestamptz[], %s::text[], %s::text[], %s::bytea[]) AS e",
-        (org_id, *columns),
-    )
+    try:
+        tx.exec_driver_sql(_INSERT_EVENTS, (org_id, *columns))
+    except IntegrityError as error:
+        if isinstance(error.orig, CheckViolation) and error.orig.diag.constraint_name is None:
+            raise NoPartition from error
+        raise
 
 
 def move_head(tx: Connection, org_id: int, sequence: int, hash_: bytes, recorded_at: datetime) -> None:

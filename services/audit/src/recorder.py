@@ -110,7 +110,11 @@ class Recorder:
                     event.occurred_at, recorded_at, event.request_id, bytes(linked.payload).decode(), hash_,
                 )
             )  # fmt: skip
-        db.insert_events(tx, org_id, rows)
+        try:
+            db.insert_events(tx, org_id, rows)
+        except db.NoPartition:
+            self._months.clear()  # so that the next try makes it
+            raise
         db.move_head(tx, org_id, sequence, hash_, head.recorded_at)
         if sequence - head.signed >= CHECKPOINT_EVERY:
             self._sign(tx, org_id, sequence, hash_)
