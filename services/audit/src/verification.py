@@ -93,7 +93,7 @@ class Verification:
     def _look_at_page(self, org_id: int, walk: Walk) -> None:
         upto = min(walk.sequence + self._page, walk.extent.sequence)
         with self._database.transaction(org_id) as tx:
-            rows = db_read.links(tx, org_id, walk.sequence, upto, self._page)
+            rows = db_read.links(tx, org_id, walk.sequence, upto, self._page + 1)  # one that is there twice, too
             signed = db_read.checkpoints(tx, org_id, walk.sequence, upto)
         hashes = self._look_at(rows, walk)
         if walk.bad is None and walk.sequence < upto:
@@ -129,9 +129,10 @@ class Verification:
             return
         with self._database.transaction(org_id) as tx:
             beyond = db_read.checkpoints(tx, org_id, walk.sequence, 2**63 - 1)
-            grown = db_read.extent(tx, org_id, START).sequence
-        if beyond and beyond[-1].sequence > grown:
-            walk.bad = walk.sequence + 1
+            last = max(db_read.last_sequence(tx, org_id), *(row.sequence for row in beyond), 0)
+            end = db_read.extent(tx, org_id, START).sequence  # asked for last: the chain may grow meanwhile
+        if last > end:
+            walk.bad = end + 1
 
 
 def _link(columns: Sequence[Any]) -> Link:

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -108,6 +109,35 @@ def test_an_end_that_was_cut_off_and_covered_up_is_found_by_its_checkpoint(
     )
     found = admin.verification()
     assert (found["valid"], found["first_bad_sequence"]) == (False, 16)
+
+
+def test_the_service_itself_cannot_hide_the_newest_events(
+    admin: Caller, fill: Fill, database: Database, superuser: Any
+) -> None:
+    """Its role may move a chain's end, which it does with every event: but not back."""
+    fill(admin, 20)
+    with database.transaction(admin.org_id) as tx:
+        tx.execute(
+            text(
+                "UPDATE heartguard_core.audit_chains c SET sequence = 15, hash = e.hash"
+                " FROM heartguard_core.audit_events e WHERE c.org_id = :org AND e.org_id = :org AND e.sequence = 15"
+            ),
+            {"org": admin.org_id},
+        )
+    found = admin.verification()
+    assert (found["valid"], found["first_bad_sequence"]) == (False, 16)
+    assert admin.send("GET", "/audit/export").status_code == 500
+    fill(admin, 5)
+    assert not admin.verification()["valid"], "others in their place"
+
+
+def test_a_chain_that_grows_while_it_is_verified_is_whole(admin: Caller, fill: Fill) -> None:
+    growing = threading.Thread(target=lambda: [fill(admin, 1) for _ in range(200)])
+    growing.start()
+    found = [admin.verification()["valid"] for _ in iter(growing.is_alive, False)]
+    growing.join()
+    assert found
+    assert all(found)
 
 
 def test_a_long_chain_is_gone_along_in_pieces(admin: Caller, fill: Fill, database: Database) -> None:
