@@ -12,7 +12,7 @@ import typer
 
 from ..audit import verify as verifier
 from ..local.errors import SetupError
-from ..settings import DatabaseSettings, SettingsError, load, secret, variable
+from ..settings import DatabaseSettings, SettingsError, SigningSettings, load
 
 audit = typer.Typer(name="audit", no_args_is_help=True, help="The audit trail: check exports, archive old months.")
 
@@ -20,19 +20,16 @@ SERVICE = "services.audit.src"
 
 
 @dataclass(frozen=True, kw_only=True)
-class KeySettings:
-    signing_key: bytes = variable("AUDIT_SIGNING_KEY", secret(32))
-
-
-@dataclass(frozen=True, kw_only=True)
-class ArchiveSettings(KeySettings, DatabaseSettings):
+class ArchiveSettings(SigningSettings, DatabaseSettings):
     """``DATABASE_URL`` is the owner's."""
 
 
 @audit.command()
 def verify(
     files: Annotated[list[Path], typer.Argument(help="Parts of one chain, the oldest first.", metavar="FILE…")],
-    key: Annotated[Path | None, typer.Option(help="File with the public key; see: heartguard audit key")] = None,
+    key: Annotated[
+        list[Path] | None, typer.Option(help="File with the public key (see: heartguard audit key), or a former one.")
+    ] = None,
 ) -> None:
     """Check exports, offline. Exit status 0: whole; 1: altered or cut off; 2: could not be checked.
 
@@ -42,9 +39,9 @@ def verify(
 
       heartguard audit verify audit-7.ndjson --key audit.pub
 
-      heartguard audit verify 2026-01.ndjson 2026-02.ndjson audit-7.ndjson
+      heartguard audit verify 2026-01.ndjson 2026-02.ndjson audit-7.ndjson --key audit.pub --key former.pub
     """
-    raise typer.Exit(verifier.run(files, key))
+    raise typer.Exit(verifier.run(files, key or ()))
 
 
 @audit.command("key")
@@ -56,7 +53,7 @@ def show_key() -> None:
       heartguard audit key > audit.pub
     """
     with _failures():
-        typer.echo(_signer(_settings(KeySettings)).public_key.hex())
+        typer.echo(_signer(_settings(SigningSettings)).public_key.hex())
 
 
 @audit.command()
@@ -97,14 +94,14 @@ def _settings(settings: type) -> Any:
     return load(settings, Stack().environment_for(settings))
 
 
-def _signer(settings: KeySettings) -> Any:
-    return import_module(f"{SERVICE}.signing").Signer(settings.signing_key)
+def _signer(settings: SigningSettings) -> Any:
+    return import_module(f"{SERVICE}.signing").Signer(settings.signing_key, settings.former_keys)
 
 
 @contextmanager
 def _failures() -> Iterator[None]:
     try:
         yield
-    except (SetupError, SettingsError, OSError, verifier.Altered) as error:
+    except (SetupError, SettingsError, OSError, verifier.Altered, verifier.Unchecked) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None

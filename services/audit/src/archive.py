@@ -52,8 +52,9 @@ def archive(owner: Owner, signer: Signer, before: date, folder: Path) -> list[Pa
 
     The files, one for each organization that had events; none where there is no such month. Nothing is dropped
     unless every file is there, on the disk, and whole. Raises :class:`heartguard.audit.verify.Altered` where the
-    trail itself is not: that must be looked into first. Raises :class:`Refused` for the month that is still written to,
-    and where somebody has recorded into an old one meanwhile.
+    trail itself is not, and :class:`heartguard.audit.verify.Unchecked` where an unknown key signed it: that must be
+    looked into first. Raises :class:`Refused` for the month that is still written to, and where somebody has recorded
+    into an old one meanwhile.
     """
     if before > (newest := datetime.now(UTC).date().replace(day=1)):
         raise Refused(f"The month that begins on {newest} is still being written to: give that day or an earlier one")
@@ -122,7 +123,7 @@ def _part(owner: Owner, org_id: int, cutoff: datetime) -> db_read.Extent | None:
     with owner.transaction(org_id) as tx:
         whole = db_read.extent(tx, org_id, START)
         last = _last(tx, org_id, cutoff)
-    return db_read.Extent(whole.after, whole.start, last.sequence, bytes(last.hash)) if last else None
+    return db_read.Extent(whole.after, whole.start, last.sequence, bytes(last.hash), None) if last else None
 
 
 def _last(tx: Connection, org_id: int, cutoff: datetime) -> Row[Any] | None:
@@ -143,7 +144,7 @@ def _write(owner: Owner, signer: Signer, org_id: int, part: db_read.Extent, fold
         out.flush()
         os.fsync(out.fileno())
     with draft.open("rb") as written:
-        verify.verify(written, signer.public_key, None, lambda _: None)
+        verify.verify(written, signer.public_keys, None, lambda _: None)
     return draft.rename(file)
 
 

@@ -84,17 +84,16 @@ class Export:
             at = upto
 
     def _heading(self, org_id: int, extent: db_read.Extent) -> bytes:
-        return _line(
-            {
-                "format": FORMAT,
-                "org_id": org_id,
-                "first_sequence": extent.after + 1,
-                "last_sequence": extent.sequence,
-                "previous_hash": extent.start.hex(),
-                "key_id": self._signer.key_id,
-                "public_key": self._signer.public_key.hex(),
-            }
-        )
+        heading = {
+            "format": FORMAT,
+            "org_id": org_id,
+            "first_sequence": extent.after + 1,
+            "last_sequence": extent.sequence,
+            "previous_hash": extent.start.hex(),
+            "key_id": self._signer.key_id,
+            "public_key": self._signer.public_key.hex(),
+        }
+        return _line(heading if extent.signed is None else {**heading, "signed_sequence": extent.signed})
 
     @staticmethod
     def _piece(org_id: int, row: Any, signed: Any) -> bytes:

@@ -17,6 +17,8 @@ from heartguard.logs import log
 from . import db, instruments
 from .signing import Signer
 
+BATCH = 2000
+"""At most so many are recorded in one transaction: after an outage, fewer commits are most of what makes it quick."""
 CHECKPOINT_EVERY = 1000
 """Events of a chain after which it is signed at once; else it is signed as time passes."""
 INTENT = "intent"

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ from heartguard.models.audit_event import AuditVerification
 from heartguard.models.base import UNSET
 
 from . import db_read
+from .recorder import BATCH, CHECKPOINT_EVERY
 from .signing import Signer
 
 BUDGET = 12.0
@@ -27,15 +29,19 @@ BUDGET = 12.0
 PAGE = 5000
 KEPT = 1000.0
 """Seconds after which what was looked at has to be looked at again."""
+UNSIGNED = CHECKPOINT_EVERY + BATCH
+"""Fewer events are between two checkpoints."""
 
 
 @dataclass
 class Walk:
-    """How far along a chain somebody has come; ``bad`` is the first sequence that is not as it must be."""
+    """How far along a chain somebody has come, and up to where a checkpoint vouches for it; ``bad`` is the first
+    sequence that is not as it must be."""
 
     extent: db_read.Extent
     sequence: int
     hash: bytes
+    signed: int
     begun: float = field(default_factory=time.monotonic)
     bad: int | None = None
 
@@ -88,7 +94,7 @@ class Verification:
         if known and known.extent.after == now.after and time.monotonic() - known.begun < KEPT:
             known.extent = now
             return known
-        return Walk(now, now.after, now.start)
+        return Walk(now, now.after, now.start, now.after)
 
     def _look_at_page(self, org_id: int, walk: Walk) -> None:
         upto = min(walk.sequence + self._page, walk.extent.sequence)
@@ -99,8 +105,16 @@ class Verification:
         if walk.bad is None and walk.sequence < upto:
             walk.bad = walk.sequence + 1  # it is missing
         wrong = [row.sequence for row in signed if not self._is_right(org_id, row, hashes)]
-        if wrong and (walk.bad is None or wrong[0] < walk.bad):
-            walk.bad = wrong[0]
+        wrong += self._unsigned(walk, [row.sequence for row in signed])
+        if wrong and (walk.bad is None or min(wrong) < walk.bad):
+            walk.bad = min(wrong)
+
+    @staticmethod
+    def _unsigned(walk: Walk, signed: Sequence[int]) -> list[int]:
+        """Where events begin that no checkpoint vouches for, though they are more than the recorder leaves so."""
+        marks = [walk.signed, *signed, walk.sequence]
+        walk.signed = marks[-2]
+        return [mark + 1 for mark, following in pairwise(marks) if following - mark >= UNSIGNED]
 
     @staticmethod
     def _look_at(rows: Sequence[Row[Any]], walk: Walk) -> dict[int, bytes]:
@@ -116,14 +130,14 @@ class Verification:
         return hashes
 
     def _is_right(self, org_id: int, row: Row[Any], hashes: dict[int, bytes]) -> bool:
-        """Whether a checkpoint says what the chain does; one that another key signed can only be compared here."""
+        """Whether a checkpoint says what the chain does, and was signed with a key that is known."""
         said = checkpoint(org_id, row)
         if row.sequence in hashes and hashes[row.sequence].hex() != said.hash:
             return False
-        return said.key_id != self._signer.key_id or self._signer.signed(said, bytes(row.signature))
+        return self._signer.signed(said, bytes(row.signature))
 
     def _look_at_end(self, org_id: int, walk: Walk) -> None:
-        """Nothing may be missing at the end, where no hash could tell."""
+        """Nothing may be missing at the end, where no hash could tell; checkpoints neither."""
         if walk.hash != walk.extent.hash:
             walk.bad = walk.extent.sequence
             return
@@ -133,6 +147,8 @@ class Verification:
             end = db_read.extent(tx, org_id, START).sequence  # asked for last: the chain may grow meanwhile
         if last > end:
             walk.bad = end + 1
+        elif walk.signed < max(walk.extent.signed or 0, walk.sequence - CHECKPOINT_EVERY + 1):
+            walk.bad = walk.signed + 1
 
 
 def _link(columns: Sequence[Any]) -> Link:
