@@ -1,6 +1,6 @@
 """The SQL that writes the trail."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,6 +13,10 @@ from heartguard.audit.chain import Checkpoint
 from heartguard.errors import Unavailable
 
 OUTBOX_LOCK = 0x4F7574  # "Out": any number that nobody else takes
+
+Key = tuple[int, str]
+"""An organization and the id of an event of its: another's may have the same. Ids from before that was so are of the
+organization -1, and known to all."""
 
 _INSERT_EVENTS = (
     "INSERT INTO heartguard_core.audit_events (org_id, sequence, event_id, actor, action, service, outcome,"
@@ -62,14 +66,17 @@ class Poison:
     raw: bytes
 
 
-def claim_ids(tx: Connection, ids: Sequence[str]) -> set[str]:
-    """Those of the events' ids that were not there before; they are now. ``ids`` must be sorted, against deadlocks."""
+def claim_ids(tx: Connection, keys: Sequence[Key]) -> set[Key]:
+    """Those that were not there before; they are now. ``keys`` must be sorted, against deadlocks."""
+    organizations, ids = map(list, zip(*keys, strict=True))
     rows = tx.exec_driver_sql(
-        "INSERT INTO heartguard_core.audit_event_ids (event_id) SELECT unnest(%s::text[])::uuid"
-        " ON CONFLICT DO NOTHING RETURNING event_id::text",
-        (list(ids),),
+        "INSERT INTO heartguard_core.audit_event_ids (org_id, event_id)"
+        " SELECT k.org_id, k.id FROM unnest(%s::bigint[], %s::text[]::uuid[]) AS k(org_id, id)"
+        " WHERE (SELECT true FROM heartguard_core.audit_event_ids o WHERE o.event_id = k.id AND o.org_id = -1)"
+        " IS NULL ON CONFLICT DO NOTHING RETURNING org_id, event_id::text",
+        (organizations, ids),
     )
-    return set(rows.scalars())
+    return {(row.org_id, row.event_id) for row in rows}
 
 
 def lock_chain(tx: Connection, org_id: int, start: bytes) -> Head:
@@ -166,39 +173,46 @@ def open_intents(tx: Connection, intents: Sequence[tuple[str, int, str, str]]) -
         "INSERT INTO heartguard_core.audit_intents (event_id, org_id, event)"
         " SELECT i.id::uuid, i.org_id, i.event"
         " FROM unnest(%s::text[], %s::bigint[], %s::text[], %s::text[]) AS i(id, org_id, event, outcome)"
-        " WHERE NOT EXISTS (SELECT FROM heartguard_core.audit_event_ids o WHERE o.event_id = i.outcome::uuid)"
+        " WHERE NOT EXISTS (SELECT FROM heartguard_core.audit_event_ids o WHERE o.event_id = i.outcome::uuid"
+        " AND o.org_id IN (i.org_id, -1))"
         " ON CONFLICT DO NOTHING",
         (ids, organizations, events, outcomes),
     )
 
 
-def close_intents(tx: Connection, ids: Sequence[str]) -> None:
+def close_intents(tx: Connection, keys: Sequence[Key]) -> None:
+    organizations, ids = map(list, zip(*keys, strict=True))
     tx.exec_driver_sql(
-        "DELETE FROM heartguard_core.audit_intents WHERE event_id = ANY(%s::text[]::uuid[])", (list(ids),)
+        "DELETE FROM heartguard_core.audit_intents i USING unnest(%s::bigint[], %s::text[]::uuid[]) AS k(org_id, id)"
+        " WHERE i.event_id = k.id AND i.org_id = k.org_id",
+        (organizations, ids),
     )
 
 
-def take_stale_intents(tx: Connection, seconds: float, limit: int) -> list[tuple[str, str]]:
-    """Ids and events of intents that have been open for longer; they are open no more."""
+def take_stale_intents(tx: Connection, seconds: float, limit: int) -> list[str]:
+    """Intents that have been open for longer; they are open no more."""
     rows = tx.execute(
         text(
-            "DELETE FROM heartguard_core.audit_intents WHERE event_id IN"
-            " (SELECT event_id FROM heartguard_core.audit_intents"
+            "DELETE FROM heartguard_core.audit_intents WHERE (event_id, org_id) IN"
+            " (SELECT event_id, org_id FROM heartguard_core.audit_intents"
             " WHERE recorded_at < clock_timestamp() - make_interval(secs => :seconds)"
             " ORDER BY recorded_at LIMIT :limit)"
-            " RETURNING event_id::text, event"
+            " RETURNING event"
         ),
         {"seconds": seconds, "limit": limit},
     )
-    return [(row.event_id, row.event) for row in rows]
+    return list(rows.scalars())
 
 
-def known_ids(tx: Connection, ids: Iterable[str]) -> set[str]:
+def known_ids(tx: Connection, keys: Sequence[Key]) -> set[Key]:
+    organizations, ids = map(list, zip(*keys, strict=True))
     rows = tx.exec_driver_sql(
-        "SELECT event_id::text FROM heartguard_core.audit_event_ids WHERE event_id = ANY(%s::text[]::uuid[])",
-        (list(ids),),
+        "SELECT k.org_id, k.id::text FROM unnest(%s::bigint[], %s::text[]::uuid[]) AS k(org_id, id)"
+        " WHERE EXISTS (SELECT FROM heartguard_core.audit_event_ids o WHERE o.event_id = k.id"
+        " AND o.org_id IN (k.org_id, -1))",
+        (organizations, ids),
     )
-    return set(rows.scalars())
+    return {(row.org_id, row.id) for row in rows}
 
 
 # The outbox, and what cannot be recorded

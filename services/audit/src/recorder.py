@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 
 import msgspec
 from sqlalchemy import Connection
@@ -58,20 +59,20 @@ class Recorder:
             instruments.POISON.labels(source).inc(len(poison))
             log.error("audit events put aside", source=source, count=len(poison), reason=poison[0].reason[:200])
 
-    def append(self, tx: Connection, events: Sequence[Event]) -> set[str]:
-        """Add them to their chains; the ids of those that were not there before."""
-        by_id: dict[str, Event] = {}
+    def append(self, tx: Connection, events: Sequence[Event]) -> int:
+        """Add them to their chains; how many were not there before."""
+        by_key: dict[db.Key, Event] = {}
         for event in events:
-            by_id.setdefault(event.event_id, event)
-        fresh = db.claim_ids(tx, sorted(by_id))
+            by_key.setdefault((event.org_id, event.event_id), event)
+        fresh = db.claim_ids(tx, sorted(by_key, key=itemgetter(1, 0)))
         chains: defaultdict[int, list[Event]] = defaultdict(list)
-        for event_id, event in by_id.items():
-            if event_id in fresh:
+        for key, event in by_key.items():
+            if key in fresh:
                 chains[event.org_id].append(event)
         for org_id in sorted(chains):  # all lock in the same order, so none waits in a circle
             self._extend(tx, org_id, chains[org_id])
         self._follow_intents(tx, [event for events in chains.values() for event in events])
-        return fresh
+        return len(fresh)
 
     def sign(self, tx: Connection, org_id: int) -> None:
         """Sign the chain as far as it is."""
@@ -91,8 +92,8 @@ class Recorder:
             if len(events) == 1:
                 return [_poison(source, type(error.orig).__name__, encode(events[0]))]
             return [one for event in events for one in self._append_all(tx, [event], source)]
-        instruments.RECORDED.labels(source).inc(len(fresh))
-        instruments.DUPLICATES.labels(source).inc(len(events) - len(fresh))
+        instruments.RECORDED.labels(source).inc(fresh)
+        instruments.DUPLICATES.labels(source).inc(len(events) - fresh)
         return []
 
     def _extend(self, tx: Connection, org_id: int, events: Sequence[Event]) -> None:
@@ -142,7 +143,7 @@ class Recorder:
         ]
         if opened:
             db.open_intents(tx, opened)
-        if closed := [str(intent) for event in events if (intent := intent_of(event))]:
+        if closed := [(event.org_id, intent) for event in events if (intent := intent_of(event))]:
             db.close_intents(tx, closed)
 
 

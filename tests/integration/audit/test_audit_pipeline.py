@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from flask import Flask
 from redis import Redis
@@ -426,6 +427,18 @@ def test_an_intent_without_an_outcome_is_reported_once_and_a_late_outcome_still_
     eventually(lambda: len(admin.events()) == 3)
     assert {event["outcome"] for event in admin.events()} == {"intent", "unknown", "success"}
     assert open_intents(superuser, admin.org_id) == 0
+
+
+def test_organizations_with_the_same_ids_do_not_meet(
+    admin: Caller, recorder: Recorder, database: Database, superuser: Any
+) -> None:
+    other = Caller(admin.app, admin.org_id + 1_000_000)
+    intent, outcome = intended(admin)
+    others = msgspec.structs.replace(intent, org_id=other.org_id)
+    for events in ([others, intent], [outcome]):
+        with database.transaction() as tx:
+            assert recorder.append(tx, events) == len(events)
+    assert [open_intents(superuser, caller.org_id) for caller in (admin, other)] == [0, 1]
 
 
 def test_nobody_closes_the_intent_of_another(
