@@ -55,6 +55,8 @@ class Chain:
     hash: str
     signed: int
     """Up to where a checkpoint vouches for it."""
+    first: int
+    """Of the events that were checked; the earlier parts' too."""
     events: int = 0
     checkpoints: int = 0
 
@@ -72,7 +74,9 @@ def verify(file: BinaryIO, keys: Sequence[bytes], before: Chain | None, report: 
         raise Altered("signed with another key than the one given")
     known = {_key_id(one): one for one in keys or [key]}
     first = said["first_sequence"]
-    chain = Chain(said["org_id"], first - 1, said["previous_hash"], before.signed if before else first - 1)
+    chain = Chain(said["org_id"], first - 1, said["previous_hash"], first - 1, first)
+    if before:
+        chain.signed, chain.first = before.signed, before.first
     if before and (before.org_id, before.sequence, before.hash) != (chain.org_id, chain.sequence, chain.hash):
         raise Altered(f"this part goes on from event {chain.sequence}, which is not where the part before it ends")
     digest.update(heading)
@@ -302,8 +306,11 @@ def run(files: Sequence[Path], keys: Sequence[Path] = ()) -> int:
     except (Unchecked, OSError) as error:
         return _say(progress, f"UNCHECKED  {where}{error}", UNCHECKED)
     assert chain is not None
-    _say(progress, f"WHOLE  organization {chain.org_id}: {events} events up to {chain.sequence}, hash {chain.hash}", 0)
+    extent = f"events {chain.first} to {chain.sequence}" if events else "no events"
+    _say(progress, f"WHOLE  organization {chain.org_id}: {extent}, hash {chain.hash}", WHOLE)
     print(f"       {checkpoints} signed checkpoints and {len(files)} signed end(s) agree")
+    if chain.first > 1:
+        print(f"       NOT CHECKED: events 1 to {chain.first - 1}; give the earlier parts too, the oldest first")
     if not known:
         print("       signed with the key that the export itself names: give --key to know whose that is")
     return WHOLE

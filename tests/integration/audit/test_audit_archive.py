@@ -76,8 +76,9 @@ def record_at(recorder: Recorder, database: Any, org_id: int, at: datetime, monk
 
 
 def test_a_chain_goes_on_from_what_was_archived(
-    admin: Caller, postgres: Postgres, tmp_path: Path, check_offline: Callable[..., int]
-) -> None:
+    admin: Caller, postgres: Postgres, tmp_path: Path, check_offline: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     whole = admin.export()
     owner = Owner(postgres.url)
     assert archive(owner, SIGNER, date(2024, 1, 31), tmp_path / "archive") == []
@@ -89,7 +90,12 @@ def test_a_chain_goes_on_from_what_was_archived(
     ]
     parts = [*(file.read_bytes() for file in files), admin.export()]
     assert check_offline(*parts) == verify.WHOLE
+    assert "WHOLE  organization 1: events 1 to 30, hash" in (told := capsys.readouterr().out)
+    assert "NOT CHECKED" not in told
     assert check_offline(parts[0], parts[2]) == verify.ALTERED, "one is missing in between"
+    assert check_offline(*parts[1:]) == verify.WHOLE
+    assert "events 11 to 30, hash" in (told := capsys.readouterr().out)
+    assert "NOT CHECKED: events 1 to 10;" in told
     assert check_offline(whole) == verify.WHOLE
     found = admin.verification()
     assert (found["valid"], found["events"], found["first_sequence"], found["last_sequence"]) == (True, 10, 21, 30)
@@ -182,7 +188,7 @@ def test_by_command(admin: Caller, postgres: Postgres, tmp_path: Path, monkeypat
     assert done.exit_code == 0, done.output
     file = done.stdout.split()[0]
     checked = runner.invoke(command, ["audit", "verify", file, "--key", str(tmp_path / "key")])
-    assert (checked.exit_code, checked.stdout.startswith("WHOLE  organization 1: 20 events")) == (0, True)
+    assert (checked.exit_code, checked.stdout.startswith("WHOLE  organization 1: events 1 to 20,")) == (0, True)
     refused = runner.invoke(command, ["audit", "archive", str(tmp_path / "archive"), "--before", "2999-01-01"])
     assert (refused.exit_code, "still being written to" in refused.output) == (1, True)
     again = runner.invoke(command, ["audit", "archive", str(tmp_path / "archive"), "--before", "2024-03-01"])
