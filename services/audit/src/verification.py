@@ -7,7 +7,7 @@ time remembers how far it came, and says 503; the next one goes on from there.
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -49,6 +49,10 @@ class Walk:
     def ended(self) -> bool:
         return self.bad is not None or self.sequence >= self.extent.sequence
 
+    def continues(self, extent: db_read.Extent) -> bool:
+        """Whether what was looked at still counts, for a chain of that extent."""
+        return self.extent.after == extent.after and time.monotonic() - self.begun < KEPT
+
 
 class Verification:
     """``budget`` is in seconds."""
@@ -70,11 +74,12 @@ class Verification:
             if time.monotonic() > end:
                 break
         if not walk.ended:
-            with self._lock:
-                self._walks[org_id] = walk
+            self._keep(org_id, walk)
             raise Unavailable(
                 f"Verified up to {walk.sequence} of {walk.extent.sequence} events so far; ask again for the rest"
             )
+        with self._lock:
+            self._walks.pop(org_id, None)  # who asks again wants it looked at again
         if walk.bad is None:
             self._look_at_end(org_id, walk)
         return AuditVerification(
@@ -87,14 +92,20 @@ class Verification:
         )
 
     def _resume(self, org_id: int) -> Walk:
-        with self._lock:
-            known = self._walks.pop(org_id, None)
         with self._database.transaction(org_id) as tx:
             now = db_read.extent(tx, org_id, START)
-        if known and known.extent.after == now.after and time.monotonic() - known.begun < KEPT:
-            known.extent = now
-            return known
+        with self._lock:
+            known = self._walks.get(org_id)
+        if known and known.continues(now):
+            return replace(known, extent=now)  # others may go on from there too
         return Walk(now, now.after, now.start, now.after)
+
+    def _keep(self, org_id: int, walk: Walk) -> None:
+        """Remember it, unless another caller has come further meanwhile."""
+        with self._lock:
+            known = self._walks.get(org_id)
+            if known is None or not known.continues(walk.extent) or known.sequence < walk.sequence:
+                self._walks[org_id] = walk
 
     def _look_at_page(self, org_id: int, walk: Walk) -> None:
         upto = min(walk.sequence + self._page, walk.extent.sequence)

@@ -225,6 +225,27 @@ def test_a_long_chain_is_gone_along_in_pieces(admin: Caller, fill: Fill, databas
     assert (found.valid, found.events) == (True, 100)
 
 
+def test_who_verifies_at_once_takes_nothing_from_one_who_came_further(
+    admin: Caller, fill: Fill, database: Database
+) -> None:
+    """One stops after each page; another, that began with it, comes in between."""
+    fill(admin, 100)
+    verification = Verification(database, SIGNER, budget=0, page=30)
+    slow = verification._resume(admin.org_id)
+    for piece in (30, 60):
+        with pytest.raises(Unavailable, match=f"up to {piece} of 100"):
+            verification.verify(admin.org_id)
+    verification._look_at_page(admin.org_id, slow)
+    verification._keep(admin.org_id, slow)
+    fast = verification._resume(admin.org_id)
+    assert (slow.sequence, fast.sequence) == (30, 60)
+    with pytest.raises(Unavailable, match="up to 90 of 100"):
+        verification.verify(admin.org_id)
+    assert verification.verify(admin.org_id).valid
+    with pytest.raises(Unavailable, match="up to 30 of 100"):
+        verification.verify(admin.org_id)
+
+
 def test_exports_are_the_same_in_pieces_of_any_size(admin: Caller, fill: Fill, database: Database) -> None:
     fill(admin, 1500)
     one, other = (b"".join(Export(database, SIGNER, page=page).lines(admin.org_id)) for page in (7, 2000))
