@@ -57,10 +57,20 @@ class Row:
     hash: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """What came as an event; ``org_id`` and ``service`` are whose it is, whatever it says, where the database knows."""
+
+    event: bytes
+    org_id: int | None = None
+    service: str | None = None
+
+
 @dataclass(frozen=True)
 class Poison:
-    """What came from ``source`` as an event and is none."""
+    """What came from ``source`` as an event and is none; 0 is the organization where none is known."""
 
+    org_id: int
     source: str
     reason: str
     raw: bytes
@@ -218,24 +228,28 @@ def known_ids(tx: Connection, keys: Sequence[Key]) -> set[Key]:
 # The outbox, and what cannot be recorded
 
 
-def take_from_outbox(tx: Connection, limit: int) -> list[bytes] | None:
+def take_from_outbox(tx: Connection, limit: int) -> list[Raw] | None:
     """Events from the outbox, oldest first; None where another process is at it."""
     if not tx.execute(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": OUTBOX_LOCK}).scalar_one():
         return None
     rows = tx.execute(
         text(
             "WITH taken AS (DELETE FROM heartguard_core.audit_outbox WHERE id IN"
-            " (SELECT id FROM heartguard_core.audit_outbox ORDER BY id LIMIT :limit) RETURNING id, event)"
-            " SELECT event FROM taken ORDER BY id"
+            " (SELECT id FROM heartguard_core.audit_outbox ORDER BY id LIMIT :limit)"
+            " RETURNING id, event, org_id, service)"
+            " SELECT event, org_id, service FROM taken ORDER BY id"
         ),
         {"limit": limit},
     )
-    return [event.encode() for event in rows.scalars()]
+    return [Raw(row.event.encode(), row.org_id, row.service) for row in rows]
 
 
 def insert_poison(tx: Connection, poison: Sequence[Poison]) -> None:
     tx.execute(
-        text("INSERT INTO heartguard_core.audit_poison (source, reason, raw) VALUES (:source, :reason, :raw)"),
+        text(
+            "INSERT INTO heartguard_core.audit_poison (org_id, source, reason, raw)"
+            " VALUES (:org_id, :source, :reason, :raw)"
+        ),
         [vars(one) for one in poison],
     )
 

@@ -83,7 +83,7 @@ class StreamReader(Worker):
 
     def _record(self, entries: Entries) -> None:
         self._recorder.prepare()
-        raws = [fields.get(FIELD, repr(fields).encode()) for _, fields in entries]
+        raws = [db.Raw(fields.get(FIELD, repr(fields).encode())) for _, fields in entries]
         with self._database.transaction() as tx:
             self._recorder.record(tx, raws, "stream")
 

@@ -9,7 +9,7 @@ import msgspec
 from sqlalchemy import Connection
 from sqlalchemy.exc import DataError, DBAPIError
 
-from heartguard.audit import outcome_id
+from heartguard.audit import PLATFORM, outcome_id
 from heartguard.audit.chain import START, Checkpoint, canonical, link, next_hash, time_text
 from heartguard.audit.event import Event, decode, encode, make
 from heartguard.database import Database, is_unavailable
@@ -44,15 +44,15 @@ class Recorder:
                     db.ensure_partition(tx, at)
                 self._months.add((at.year, at.month))
 
-    def record(self, tx: Connection, raws: Sequence[bytes], source: str) -> None:
+    def record(self, tx: Connection, raws: Sequence[db.Raw], source: str) -> None:
         """Record the events within the transaction. What is none, or cannot be recorded, is put aside."""
         events: list[Event] = []
         poison: list[db.Poison] = []
         for raw in raws:
             try:
-                events.append(remade(decode(raw)))
+                events.append(remade(decode(raw.event), raw.org_id, raw.service))
             except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-                poison.append(_poison(source, repr(error), raw))
+                poison.append(_poison(raw.org_id or PLATFORM, source, repr(error), raw.event))
         poison += self._append_all(tx, events, source)
         if poison:
             db.insert_poison(tx, poison)
@@ -90,7 +90,7 @@ class Recorder:
             if is_unavailable(error) and not isinstance(error, DataError):
                 raise
             if len(events) == 1:
-                return [_poison(source, type(error.orig).__name__, encode(events[0]))]
+                return [_poison(events[0].org_id, source, type(error.orig).__name__, encode(events[0]))]
             return [one for event in events for one in self._append_all(tx, [event], source)]
         instruments.RECORDED.labels(source).inc(fresh)
         instruments.DUPLICATES.labels(source).inc(len(events) - fresh)
@@ -153,14 +153,15 @@ def intent_of(event: Event) -> str | None:
     return intent if isinstance(intent, str) and outcome_id(intent) == event.event_id else None
 
 
-def remade(event: Event) -> Event:
-    """The event as it is stored: masked, in case it was not; its times are such that there are."""
+def remade(event: Event, org_id: int | None, service: str | None) -> Event:
+    """The event as it is stored: masked, in case it was not; its times are such that there are; of that organization
+    and service, where they are given, whatever it says itself."""
     datetime.fromisoformat(event.occurred_at)
     return make(
         event.action,
         event.actor,
-        service=event.service,
-        org_id=event.org_id,
+        service=event.service if service is None else service,
+        org_id=event.org_id if org_id is None else org_id,
         outcome=event.outcome,
         request_id=event.request_id,
         payload=dict(event.payload),
@@ -169,5 +170,5 @@ def remade(event: Event) -> Event:
     )
 
 
-def _poison(source: str, reason: str, raw: bytes) -> db.Poison:
-    return db.Poison(source, reason[:1000], raw[:LONGEST_POISON])
+def _poison(org_id: int, source: str, reason: str, raw: bytes) -> db.Poison:
+    return db.Poison(org_id, source, reason[:1000], raw[:LONGEST_POISON])

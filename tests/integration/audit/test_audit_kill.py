@@ -59,7 +59,7 @@ def send(number):
 
 def commit(number):
     made = event(number)
-    with database.transaction() as tx:
+    with database.transaction(made.org_id) as tx:
         tx.exec_driver_sql(
             "INSERT INTO heartguard_core.audit_outbox (event) VALUES (%s)", (audit.encode(made).decode(),)
         )
