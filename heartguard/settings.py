@@ -6,6 +6,7 @@ is reported at once, by the variable's name and what it should be. Values are ne
 """
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -123,6 +124,14 @@ def secret(minimum: int) -> Callable[[str], bytes]:
     return parse
 
 
+def public_keys(value: str) -> tuple[bytes, ...]:
+    """Ed25519 keys, as ``heartguard audit key`` prints them."""
+    found = value.replace(",", " ").split()
+    if not all(re.fullmatch("[0-9a-fA-F]{64}", key) for key in found):
+        raise ValueError("should be public keys of 64 hexadecimal digits, separated by commas")
+    return tuple(bytes.fromhex(key) for key in found)
+
+
 def url(*schemes: str) -> Callable[[str], str]:
     def parse(value: str) -> str:
         try:
@@ -215,6 +224,14 @@ class UploadSettings:
     def max_upload_body(self) -> int:
         """Bytes of a body that carries one: base64 takes a third more, and JSON may escape its slashes besides."""
         return 2 * self.max_upload + MB
+
+
+@dataclass(frozen=True, kw_only=True)
+class SigningSettings:
+    """What signs the audit trail. Any secret will do; the key proper is derived from it."""
+
+    signing_key: bytes = variable("AUDIT_SIGNING_KEY", secret(32))
+    former_keys: tuple[bytes, ...] = variable("AUDIT_FORMER_KEYS", public_keys, "")
 
 
 @dataclass(frozen=True, kw_only=True)

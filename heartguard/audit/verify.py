@@ -7,7 +7,11 @@ This file needs nothing but Python 3.11 or later: copy it to wherever the export
 
 It recomputes the hash of every event, and checks what is signed with the key's Ed25519 (RFC 8032). So it tells
 events that were edited, deleted, inserted or put into another order, and an export that was cut off. Several files
-are parts of one chain, the oldest first: archived months and then what was exported last.
+are parts of one chain, the oldest first: archived months and then what was exported last. Where the key was changed,
+--key is given for each of those that there were.
+
+A chain that was computed anew as a whole is told by its checkpoints, which then nobody can have signed: they must be
+there, and be signed with a known key.
 
 Exit status: 0 all is whole; 1 something was altered or is missing; 2 it could not be checked.
 """
@@ -17,7 +21,7 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,6 +30,10 @@ FORMAT = "heartguard-audit-1"
 CHECKPOINT = b"heartguard audit checkpoint\n"
 EXPORT = b"heartguard audit export\n"
 LONGEST_LINE = 262_144
+MOST_UNSIGNED = 4_000
+"""Events without a checkpoint: they are made after 1,000 and a batch of 2,000, and one for each 1,000 is exported."""
+LEAST_UNSIGNED = 1_000
+"""At its end a chain has fewer."""
 
 WHOLE, ALTERED, UNCHECKED = 0, 1, 2
 
@@ -45,24 +53,30 @@ class Chain:
     org_id: int
     sequence: int
     hash: str
+    signed: int
+    """Up to where a checkpoint vouches for it."""
+    first: int
+    """Of the events that were checked; the earlier parts' too."""
     events: int = 0
     checkpoints: int = 0
-    foreign: int = 0
-    """Checkpoints that another key signed, which could not be checked."""
 
 
-def verify(file: BinaryIO, key: bytes | None, before: Chain | None, report: Callable[[int], object]) -> Chain:
+def verify(file: BinaryIO, keys: Sequence[bytes], before: Chain | None, report: Callable[[int], object]) -> Chain:
     """Check one export; ``before`` is the part of the chain that comes before it. ``report`` is told of bytes read.
 
-    Without a ``key`` the one that the export names is believed. Raises :class:`Altered`, :class:`Unchecked`.
+    Without ``keys`` the one that the export names is believed. Raises :class:`Altered`, :class:`Unchecked`.
     """
     digest = hashlib.sha256()
     heading = file.readline(LONGEST_LINE)
     said = _heading(heading)
-    if key is not None and said["public_key"] != key.hex():
-        raise Altered("signed with another key than the one given")
     key = bytes.fromhex(said["public_key"])
-    chain = Chain(said["org_id"], said["first_sequence"] - 1, said["previous_hash"])
+    if keys and key not in keys:
+        raise Altered("signed with another key than the one given")
+    known = {_key_id(one): one for one in keys or [key]}
+    first = said["first_sequence"]
+    chain = Chain(said["org_id"], first - 1, said["previous_hash"], first - 1, first)
+    if before:
+        chain.signed, chain.first = before.signed, before.first
     if before and (before.org_id, before.sequence, before.hash) != (chain.org_id, chain.sequence, chain.hash):
         raise Altered(f"this part goes on from event {chain.sequence}, which is not where the part before it ends")
     digest.update(heading)
@@ -70,13 +84,14 @@ def verify(file: BinaryIO, key: bytes | None, before: Chain | None, report: Call
         if line.startswith(b'{"event":'):
             _event(line, chain)
         elif line.startswith(b'{"checkpoint":'):
-            _checkpoint(line, chain, key)
+            _checkpoint(line, chain, known)
         else:
             _end(line, chain, key, digest.hexdigest())
             if file.read(1):
                 raise Altered("something was added behind the end")
             if chain.sequence != said["last_sequence"]:
                 raise Altered("the first line says that there are more events, or fewer")
+            _is_signed(chain, said.get("signed_sequence"))
             return chain
         digest.update(line)
         report(len(line))
@@ -92,7 +107,7 @@ def _heading(line: bytes) -> dict[str, Any]:
     said = _parsed(line)
     if said.get("format") != FORMAT:
         raise Unchecked(f"this is no export of the format {FORMAT}")
-    numbers = ("org_id", "first_sequence", "last_sequence")
+    numbers = ("org_id", "first_sequence", "last_sequence", *({"signed_sequence"} & said.keys()))
     if any(type(said.get(name)) is not int for name in numbers) or any(
         not isinstance(said.get(name), str) or len(said[name]) != 64 or not _is_hex(said[name])
         for name in ("public_key", "previous_hash")
@@ -117,7 +132,7 @@ def _event(line: bytes, chain: Chain) -> None:
     chain.events += 1
 
 
-def _checkpoint(line: bytes, chain: Chain, key: bytes) -> None:
+def _checkpoint(line: bytes, chain: Chain, keys: Mapping[str, bytes]) -> None:
     said = _parsed(line)
     checkpoint = said.get("checkpoint")
     if not isinstance(checkpoint, dict):
@@ -125,12 +140,26 @@ def _checkpoint(line: bytes, chain: Chain, key: bytes) -> None:
     stated = (checkpoint.get("org_id"), checkpoint.get("sequence"), checkpoint.get("hash"))
     if stated != (chain.org_id, chain.sequence, chain.hash):
         raise Altered(f"a signed checkpoint says otherwise than the chain up to event {chain.sequence}")
-    if checkpoint.get("key_id") != _key_id(key):
-        chain.foreign += 1
-        return
+    key = keys.get(str(checkpoint.get("key_id")))
+    if key is None:
+        raise Unchecked(
+            f"the checkpoint after event {chain.sequence} is signed with an unknown key: if it is a former one of the"
+            " service, give that too (--key); if not, the chain was altered"
+        )
     if not signed(key, CHECKPOINT + _canonical(checkpoint), said.get("signature")):
         raise Altered(f"the checkpoint after event {chain.sequence} was not signed with the key")
+    _is_signed(chain, None)
     chain.checkpoints += 1
+    chain.signed = chain.sequence
+
+
+def _is_signed(chain: Chain, upto: int | None) -> None:
+    """Whether checkpoints are where they must be; ``upto`` is where the chain says that there is one, at its end."""
+    least = chain.sequence - MOST_UNSIGNED
+    if upto is not None:
+        least = max(upto, chain.sequence - LEAST_UNSIGNED + 1)
+    if chain.signed < least:
+        raise Altered(f"checkpoints are missing after event {chain.signed}")
 
 
 def _end(line: bytes, chain: Chain, key: bytes, digest: str) -> None:
@@ -258,32 +287,31 @@ class Progress:
             print("\r" + " " * (self.WIDTH + 10) + "\r", end="", file=sys.stderr, flush=True)
 
 
-def run(files: Sequence[Path], key: Path | None = None) -> int:
+def run(files: Sequence[Path], keys: Sequence[Path] = ()) -> int:
     """Check the files, say what was found, and return the exit status."""
     where = ""
     progress: Progress | None = None
     try:
-        known = _read_key(key) if key else None
+        known = [_read_key(key) for key in keys]
         progress = Progress(sum(file.stat().st_size for file in files))
         chain: Chain | None = None
-        events = checkpoints = foreign = 0
+        events = checkpoints = 0
         for path in files:
             where = f"{path}: "
             with path.open("rb") as file:
                 chain = verify(file, known, chain, progress)
-            events, checkpoints, foreign = (
-                events + chain.events, checkpoints + chain.checkpoints, foreign + chain.foreign
-            )  # fmt: skip
+            events, checkpoints = events + chain.events, checkpoints + chain.checkpoints
     except Altered as error:
         return _say(progress, f"ALTERED  {where}{error}", ALTERED)
     except (Unchecked, OSError) as error:
         return _say(progress, f"UNCHECKED  {where}{error}", UNCHECKED)
     assert chain is not None
-    _say(progress, f"WHOLE  organization {chain.org_id}: {events} events up to {chain.sequence}, hash {chain.hash}", 0)
+    extent = f"events {chain.first} to {chain.sequence}" if events else "no events"
+    _say(progress, f"WHOLE  organization {chain.org_id}: {extent}, hash {chain.hash}", WHOLE)
     print(f"       {checkpoints} signed checkpoints and {len(files)} signed end(s) agree")
-    if foreign:
-        print(f"       {foreign} checkpoints were signed with a former key, and not checked")
-    if known is None:
+    if chain.first > 1:
+        print(f"       NOT CHECKED: events 1 to {chain.first - 1}; give the earlier parts too, the oldest first")
+    if not known:
         print("       signed with the key that the export itself names: give --key to know whose that is")
     return WHOLE
 
@@ -305,7 +333,10 @@ def _read_key(path: Path) -> bytes:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Check exports of HeartGuard's audit trail, offline.")
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="parts of one chain, the oldest first")
-    parser.add_argument("--key", type=Path, metavar="FILE", help="the public key, as `heartguard audit key` prints it")
+    parser.add_argument(
+        "--key", type=Path, metavar="FILE", action="append", default=[],
+        help="the public key, as `heartguard audit key` prints it; more than once where there were others before",
+    )  # fmt: skip
     given = parser.parse_args(arguments)
     return run(given.files, given.key)
 

@@ -12,7 +12,7 @@ import typer
 
 from ..audit import verify as verifier
 from ..local.errors import SetupError
-from ..settings import DatabaseSettings, SettingsError, load, secret, variable
+from ..settings import DatabaseSettings, SettingsError, SigningSettings, load
 
 audit = typer.Typer(name="audit", no_args_is_help=True, help="The audit trail: check exports, archive old months.")
 
@@ -20,19 +20,16 @@ SERVICE = "services.audit.src"
 
 
 @dataclass(frozen=True, kw_only=True)
-class KeySettings:
-    signing_key: bytes = variable("AUDIT_SIGNING_KEY", secret(32))
-
-
-@dataclass(frozen=True, kw_only=True)
-class ArchiveSettings(KeySettings, DatabaseSettings):
+class ArchiveSettings(SigningSettings, DatabaseSettings):
     """``DATABASE_URL`` is the owner's."""
 
 
 @audit.command()
 def verify(
     files: Annotated[list[Path], typer.Argument(help="Parts of one chain, the oldest first.", metavar="FILE…")],
-    key: Annotated[Path | None, typer.Option(help="File with the public key; see: heartguard audit key")] = None,
+    key: Annotated[
+        list[Path] | None, typer.Option(help="File with the public key (see: heartguard audit key), or a former one.")
+    ] = None,
 ) -> None:
     """Check exports, offline. Exit status 0: whole; 1: altered or cut off; 2: could not be checked.
 
@@ -42,9 +39,9 @@ def verify(
 
       heartguard audit verify audit-7.ndjson --key audit.pub
 
-      heartguard audit verify 2026-01.ndjson 2026-02.ndjson audit-7.ndjson
+      heartguard audit verify 2026-01.ndjson 2026-02.ndjson audit-7.ndjson --key audit.pub --key former.pub
     """
-    raise typer.Exit(verifier.run(files, key))
+    raise typer.Exit(verifier.run(files, key or ()))
 
 
 @audit.command("key")
@@ -56,13 +53,16 @@ def show_key() -> None:
       heartguard audit key > audit.pub
     """
     with _failures():
-        typer.echo(_signer(_settings(KeySettings)).public_key.hex())
+        typer.echo(_signer(_settings(SigningSettings)).public_key.hex())
 
 
 @audit.command()
 def archive(
     folder: Annotated[Path, typer.Argument(help="Where the files go; made if need be.")],
-    before: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="Months that end before this day.")],
+    before: Annotated[
+        datetime,
+        typer.Option(formats=["%Y-%m-%d"], help="Months that end before this day; not the one that it is now."),
+    ],
 ) -> None:
     """Write old months into files, check them, and only then take them out of the database.
 
@@ -78,7 +78,10 @@ def archive(
         settings = _settings(ArchiveSettings)
         module: Any = import_module(f"{SERVICE}.archive")
         owner = module.Owner(settings.database_url)
-        files = module.archive(owner, _signer(settings), before.date(), folder)
+        try:
+            files = module.archive(owner, _signer(settings), before.date(), folder)
+        except module.Refused as error:
+            raise SetupError(str(error)) from None
     for file in files:
         typer.echo(file)
     typer.echo(f"{len(files)} files" if files else "There is no month that old.", err=True)
@@ -91,14 +94,14 @@ def _settings(settings: type) -> Any:
     return load(settings, Stack().environment_for(settings))
 
 
-def _signer(settings: KeySettings) -> Any:
-    return import_module(f"{SERVICE}.signing").Signer(settings.signing_key)
+def _signer(settings: SigningSettings) -> Any:
+    return import_module(f"{SERVICE}.signing").Signer(settings.signing_key, settings.former_keys)
 
 
 @contextmanager
 def _failures() -> Iterator[None]:
     try:
         yield
-    except (SetupError, SettingsError, OSError, verifier.Altered) as error:
+    except (SetupError, SettingsError, OSError, verifier.Altered, verifier.Unchecked) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None

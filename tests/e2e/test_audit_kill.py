@@ -183,7 +183,7 @@ def exported(stack: Stack, token: str, folder: Path) -> list[dict[str, Any]]:
     file.write_bytes(answer.data)
     shown = CliRunner().invoke(app, ["audit", "key"], env={"AUDIT_SIGNING_KEY_FILE": str(stack.layout.audit_key)})
     key.write_text(shown.stdout)
-    assert verify.run([file], key) == verify.WHOLE
+    assert verify.run([file], [key]) == verify.WHOLE
     return [line["event"] for line in map(json.loads, answer.data.splitlines()) if "event" in line]
 
 

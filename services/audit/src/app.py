@@ -34,7 +34,7 @@ def create_app(settings: Settings | None = None, *, timing: Timing = TIMING) -> 
     settings = settings or load(Settings)
     database = Database(settings.database_url, service="audit")
     valkey = connect(settings.redis_url)
-    signer = Signer(settings.signing_key)
+    signer = Signer(settings.signing_key, settings.former_keys)
     recorder = Recorder(database, signer)
     reader = StreamReader(valkey, database, recorder, abandoned_ms=timing.abandoned_ms)
     housekeeping = Housekeeping(database, valkey, recorder, reader, settings.audit_spool, timing)

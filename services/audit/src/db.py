@@ -1,15 +1,33 @@
 """The SQL that writes the trail."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from psycopg.errors import CheckViolation
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import IntegrityError
 
 from heartguard.audit.chain import Checkpoint
+from heartguard.errors import Unavailable
 
 OUTBOX_LOCK = 0x4F7574  # "Out": any number that nobody else takes
+
+Key = tuple[int, str]
+"""An organization and the id of an event of its: another's may have the same. Ids from before that was so are of the
+organization -1, and known to all."""
+
+_INSERT_EVENTS = (
+    "INSERT INTO heartguard_core.audit_events (org_id, sequence, event_id, actor, action, service, outcome,"
+    " occurred_at, recorded_at, request_id, payload, hash)"
+    " SELECT %s, e.* FROM unnest(%s::bigint[], %s::text[]::uuid[], %s::text[], %s::text[], %s::text[], %s::text[],"
+    " %s::text[]::timestamptz[], %s::text[]::timestamptz[], %s::text[], %s::text[], %s::bytea[]) AS e"
+)
+
+
+class NoPartition(Unavailable):
+    """The month has none: somebody took it away."""
 
 
 @dataclass(frozen=True)
@@ -39,23 +57,36 @@ class Row:
     hash: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """What came as an event; ``org_id`` and ``service`` are whose it is, whatever it says, where the database knows."""
+
+    event: bytes
+    org_id: int | None = None
+    service: str | None = None
+
+
 @dataclass(frozen=True)
 class Poison:
-    """What came from ``source`` as an event and is none."""
+    """What came from ``source`` as an event and is none; 0 is the organization where none is known."""
 
+    org_id: int
     source: str
     reason: str
     raw: bytes
 
 
-def claim_ids(tx: Connection, ids: Sequence[str]) -> set[str]:
-    """Those of the events' ids that were not there before; they are now. ``ids`` must be sorted, against deadlocks."""
+def claim_ids(tx: Connection, keys: Sequence[Key]) -> set[Key]:
+    """Those that were not there before; they are now. ``keys`` must be sorted, against deadlocks."""
+    organizations, ids = map(list, zip(*keys, strict=True))
     rows = tx.exec_driver_sql(
-        "INSERT INTO heartguard_core.audit_event_ids (event_id) SELECT unnest(%s::text[])::uuid"
-        " ON CONFLICT DO NOTHING RETURNING event_id::text",
-        (list(ids),),
+        "INSERT INTO heartguard_core.audit_event_ids (org_id, event_id)"
+        " SELECT k.org_id, k.id FROM unnest(%s::bigint[], %s::text[]::uuid[]) AS k(org_id, id)"
+        " WHERE (SELECT true FROM heartguard_core.audit_event_ids o WHERE o.event_id = k.id AND o.org_id = -1)"
+        " IS NULL ON CONFLICT DO NOTHING RETURNING org_id, event_id::text",
+        (organizations, ids),
     )
-    return set(rows.scalars())
+    return {(row.org_id, row.event_id) for row in rows}
 
 
 def lock_chain(tx: Connection, org_id: int, start: bytes) -> Head:
@@ -90,14 +121,14 @@ def _lock_chain(tx: Connection, org_id: int) -> Head | None:
 
 
 def insert_events(tx: Connection, org_id: int, rows: Sequence[Row]) -> None:
+    """Raises :class:`NoPartition`."""
     columns = [[getattr(row, name) for row in rows] for name in Row.__slots__]
-    tx.exec_driver_sql(
-        "INSERT INTO heartguard_core.audit_events (org_id, sequence, event_id, actor, action, service, outcome,"
-        " occurred_at, recorded_at, request_id, payload, hash)"
-        " SELECT %s, e.* FROM unnest(%s::bigint[], %s::text[]::uuid[], %s::text[], %s::text[], %s::text[], %s::text[],"
-        " %s::text[]::timestamptz[], %s::text[]::timestamptz[], %s::text[], %s::text[], %s::bytea[]) AS e",
-        (org_id, *columns),
-    )
+    try:
+        tx.exec_driver_sql(_INSERT_EVENTS, (org_id, *columns))
+    except IntegrityError as error:
+        if isinstance(error.orig, CheckViolation) and error.orig.diag.constraint_name is None:
+            raise NoPartition from error
+        raise
 
 
 def move_head(tx: Connection, org_id: int, sequence: int, hash_: bytes, recorded_at: datetime) -> None:
@@ -152,62 +183,73 @@ def open_intents(tx: Connection, intents: Sequence[tuple[str, int, str, str]]) -
         "INSERT INTO heartguard_core.audit_intents (event_id, org_id, event)"
         " SELECT i.id::uuid, i.org_id, i.event"
         " FROM unnest(%s::text[], %s::bigint[], %s::text[], %s::text[]) AS i(id, org_id, event, outcome)"
-        " WHERE NOT EXISTS (SELECT FROM heartguard_core.audit_event_ids o WHERE o.event_id = i.outcome::uuid)"
+        " WHERE NOT EXISTS (SELECT FROM heartguard_core.audit_event_ids o WHERE o.event_id = i.outcome::uuid"
+        " AND o.org_id IN (i.org_id, -1))"
         " ON CONFLICT DO NOTHING",
         (ids, organizations, events, outcomes),
     )
 
 
-def close_intents(tx: Connection, ids: Sequence[str]) -> None:
+def close_intents(tx: Connection, keys: Sequence[Key]) -> None:
+    organizations, ids = map(list, zip(*keys, strict=True))
     tx.exec_driver_sql(
-        "DELETE FROM heartguard_core.audit_intents WHERE event_id = ANY(%s::text[]::uuid[])", (list(ids),)
+        "DELETE FROM heartguard_core.audit_intents i USING unnest(%s::bigint[], %s::text[]::uuid[]) AS k(org_id, id)"
+        " WHERE i.event_id = k.id AND i.org_id = k.org_id",
+        (organizations, ids),
     )
 
 
-def take_stale_intents(tx: Connection, seconds: float, limit: int) -> list[tuple[str, str]]:
-    """Ids and events of intents that have been open for longer; they are open no more."""
+def take_stale_intents(tx: Connection, seconds: float, limit: int) -> list[str]:
+    """Intents that have been open for longer; they are open no more."""
     rows = tx.execute(
         text(
-            "DELETE FROM heartguard_core.audit_intents WHERE event_id IN"
-            " (SELECT event_id FROM heartguard_core.audit_intents"
+            "DELETE FROM heartguard_core.audit_intents WHERE (event_id, org_id) IN"
+            " (SELECT event_id, org_id FROM heartguard_core.audit_intents"
             " WHERE recorded_at < clock_timestamp() - make_interval(secs => :seconds)"
             " ORDER BY recorded_at LIMIT :limit)"
-            " RETURNING event_id::text, event"
+            " RETURNING event"
         ),
         {"seconds": seconds, "limit": limit},
     )
-    return [(row.event_id, row.event) for row in rows]
+    return list(rows.scalars())
 
 
-def known_ids(tx: Connection, ids: Iterable[str]) -> set[str]:
+def known_ids(tx: Connection, keys: Sequence[Key]) -> set[Key]:
+    organizations, ids = map(list, zip(*keys, strict=True))
     rows = tx.exec_driver_sql(
-        "SELECT event_id::text FROM heartguard_core.audit_event_ids WHERE event_id = ANY(%s::text[]::uuid[])",
-        (list(ids),),
+        "SELECT k.org_id, k.id::text FROM unnest(%s::bigint[], %s::text[]::uuid[]) AS k(org_id, id)"
+        " WHERE EXISTS (SELECT FROM heartguard_core.audit_event_ids o WHERE o.event_id = k.id"
+        " AND o.org_id IN (k.org_id, -1))",
+        (organizations, ids),
     )
-    return set(rows.scalars())
+    return {(row.org_id, row.id) for row in rows}
 
 
 # The outbox, and what cannot be recorded
 
 
-def take_from_outbox(tx: Connection, limit: int) -> list[bytes] | None:
+def take_from_outbox(tx: Connection, limit: int) -> list[Raw] | None:
     """Events from the outbox, oldest first; None where another process is at it."""
     if not tx.execute(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": OUTBOX_LOCK}).scalar_one():
         return None
     rows = tx.execute(
         text(
             "WITH taken AS (DELETE FROM heartguard_core.audit_outbox WHERE id IN"
-            " (SELECT id FROM heartguard_core.audit_outbox ORDER BY id LIMIT :limit) RETURNING id, event)"
-            " SELECT event FROM taken ORDER BY id"
+            " (SELECT id FROM heartguard_core.audit_outbox ORDER BY id LIMIT :limit)"
+            " RETURNING id, event, org_id, service)"
+            " SELECT event, org_id, service FROM taken ORDER BY id"
         ),
         {"limit": limit},
     )
-    return [event.encode() for event in rows.scalars()]
+    return [Raw(row.event.encode(), row.org_id, row.service) for row in rows]
 
 
 def insert_poison(tx: Connection, poison: Sequence[Poison]) -> None:
     tx.execute(
-        text("INSERT INTO heartguard_core.audit_poison (source, reason, raw) VALUES (:source, :reason, :raw)"),
+        text(
+            "INSERT INTO heartguard_core.audit_poison (org_id, source, reason, raw)"
+            " VALUES (:org_id, :source, :reason, :raw)"
+        ),
         [vars(one) for one in poison],
     )
 

@@ -44,12 +44,16 @@ class Filters:
 
 @dataclass(frozen=True)
 class Extent:
-    """What a chain should be: after ``after`` (whose hash is ``start``) up to ``sequence`` (whose hash is ``hash``)."""
+    """What a chain should be: after ``after`` (whose hash is ``start``) up to ``sequence`` (whose hash is ``hash``).
+
+    ``signed`` is up to where there is a checkpoint; None of a part that ends before the chain does.
+    """
 
     after: int
     start: bytes
     sequence: int
     hash: bytes
+    signed: int | None
 
 
 def page(tx: Connection, org_id: int, filters: Filters, limit: int) -> Sequence[Row[Any]]:
@@ -77,15 +81,16 @@ def page(tx: Connection, org_id: int, filters: Filters, limit: int) -> Sequence[
 def extent(tx: Connection, org_id: int, start: bytes) -> Extent:
     row = tx.execute(
         text(
-            "SELECT c.sequence, c.hash, a.sequence AS after, a.hash AS start FROM heartguard_core.audit_chains c"
+            "SELECT c.sequence, c.hash, c.signed, a.sequence AS after, a.hash AS start"
+            " FROM heartguard_core.audit_chains c"
             " LEFT JOIN LATERAL (SELECT sequence, hash FROM heartguard_core.audit_archives"
             " WHERE org_id = :org_id ORDER BY sequence DESC LIMIT 1) a ON true WHERE c.org_id = :org_id"
         ),
         {"org_id": org_id},
     ).one_or_none()
     if row is None:
-        return Extent(0, start, 0, start)
-    return Extent(row.after or 0, bytes(row.start or start), row.sequence, bytes(row.hash))
+        return Extent(0, start, 0, start, 0)
+    return Extent(row.after or 0, bytes(row.start or start), row.sequence, bytes(row.hash), row.signed)
 
 
 def links(tx: Connection, org_id: int, after: int, upto: int, limit: int) -> Sequence[Row[Any]]:

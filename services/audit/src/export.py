@@ -44,9 +44,12 @@ class Export:
         self._page = page
 
     def lines(self, org_id: int) -> Iterator[bytes]:
-        """The organization's chain; a piece of text at a time."""
+        """The organization's chain; a piece of text at a time. Raises :class:`Broken` where it has more."""
         with self._database.transaction(org_id) as tx:
+            last = db_read.last_sequence(tx, org_id)
             extent = db_read.extent(tx, org_id, START)
+        if last > extent.sequence:
+            raise Broken(f"the chain of organization {org_id} should end at {extent.sequence}, and goes on to {last}")
         return self.part(org_id, extent)
 
     def part(self, org_id: int, extent: db_read.Extent) -> Iterator[bytes]:
@@ -81,17 +84,16 @@ class Export:
             at = upto
 
     def _heading(self, org_id: int, extent: db_read.Extent) -> bytes:
-        return _line(
-            {
-                "format": FORMAT,
-                "org_id": org_id,
-                "first_sequence": extent.after + 1,
-                "last_sequence": extent.sequence,
-                "previous_hash": extent.start.hex(),
-                "key_id": self._signer.key_id,
-                "public_key": self._signer.public_key.hex(),
-            }
-        )
+        heading = {
+            "format": FORMAT,
+            "org_id": org_id,
+            "first_sequence": extent.after + 1,
+            "last_sequence": extent.sequence,
+            "previous_hash": extent.start.hex(),
+            "key_id": self._signer.key_id,
+            "public_key": self._signer.public_key.hex(),
+        }
+        return _line(heading if extent.signed is None else {**heading, "signed_sequence": extent.signed})
 
     @staticmethod
     def _piece(org_id: int, row: Any, signed: Any) -> bytes:

@@ -78,9 +78,12 @@ class Housekeeping(Worker):
         """Say of each intent that has been without an outcome for too long that its outcome is not known."""
         self._recorder.prepare()
         with self._database.transaction() as tx:
-            stale = db.take_stale_intents(tx, self._timing.intent_seconds, AT_ONCE)
-            arrived = db.known_ids(tx, [outcome_id(id_) for id_, _ in stale]) if stale else set()
-            found = [unknown(decode(event.encode())) for id_, event in stale if outcome_id(id_) not in arrived]
+            stale = [
+                decode(event.encode()) for event in db.take_stale_intents(tx, self._timing.intent_seconds, AT_ONCE)
+            ]
+            outcomes = {(intent.org_id, outcome_id(intent.event_id)): intent for intent in stale}
+            arrived = db.known_ids(tx, list(outcomes)) if outcomes else set()
+            found = [unknown(intent) for key, intent in outcomes.items() if key not in arrived]
             if found:
                 self._recorder.append(tx, found)
                 instruments.RECORDED.labels("intents").inc(len(found))

@@ -13,11 +13,9 @@ from heartguard.audit.stream import FIELD, GROUP, STREAM
 from heartguard.database import Database
 
 from . import db
-from .recorder import Recorder
+from .recorder import BATCH, Recorder
 from .worker import Worker
 
-BATCH = 2000
-"""At most so many are recorded in one transaction: after an outage, fewer commits are most of what makes it quick."""
 BLOCK_MS = 1000
 """How long to wait for an event before looking for something else to do."""
 SILENT_MS = 3_600_000
@@ -85,7 +83,7 @@ class StreamReader(Worker):
 
     def _record(self, entries: Entries) -> None:
         self._recorder.prepare()
-        raws = [fields.get(FIELD, repr(fields).encode()) for _, fields in entries]
+        raws = [db.Raw(fields.get(FIELD, repr(fields).encode())) for _, fields in entries]
         with self._database.transaction() as tx:
             self._recorder.record(tx, raws, "stream")
 

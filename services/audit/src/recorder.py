@@ -3,12 +3,13 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 
 import msgspec
 from sqlalchemy import Connection
 from sqlalchemy.exc import DataError, DBAPIError
 
-from heartguard.audit import outcome_id
+from heartguard.audit import PLATFORM, outcome_id
 from heartguard.audit.chain import START, Checkpoint, canonical, link, next_hash, time_text
 from heartguard.audit.event import Event, decode, encode, make
 from heartguard.database import Database, is_unavailable
@@ -17,6 +18,8 @@ from heartguard.logs import log
 from . import db, instruments
 from .signing import Signer
 
+BATCH = 2000
+"""At most so many are recorded in one transaction: after an outage, fewer commits are most of what makes it quick."""
 CHECKPOINT_EVERY = 1000
 """Events of a chain after which it is signed at once; else it is signed as time passes."""
 INTENT = "intent"
@@ -41,35 +44,35 @@ class Recorder:
                     db.ensure_partition(tx, at)
                 self._months.add((at.year, at.month))
 
-    def record(self, tx: Connection, raws: Sequence[bytes], source: str) -> None:
+    def record(self, tx: Connection, raws: Sequence[db.Raw], source: str) -> None:
         """Record the events within the transaction. What is none, or cannot be recorded, is put aside."""
         events: list[Event] = []
         poison: list[db.Poison] = []
         for raw in raws:
             try:
-                events.append(remade(decode(raw)))
+                events.append(remade(decode(raw.event), raw.org_id, raw.service))
             except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-                poison.append(_poison(source, repr(error), raw))
+                poison.append(_poison(raw.org_id or PLATFORM, source, repr(error), raw.event))
         poison += self._append_all(tx, events, source)
         if poison:
             db.insert_poison(tx, poison)
             instruments.POISON.labels(source).inc(len(poison))
             log.error("audit events put aside", source=source, count=len(poison), reason=poison[0].reason[:200])
 
-    def append(self, tx: Connection, events: Sequence[Event]) -> set[str]:
-        """Add them to their chains; the ids of those that were not there before."""
-        by_id: dict[str, Event] = {}
+    def append(self, tx: Connection, events: Sequence[Event]) -> int:
+        """Add them to their chains; how many were not there before."""
+        by_key: dict[db.Key, Event] = {}
         for event in events:
-            by_id.setdefault(event.event_id, event)
-        fresh = db.claim_ids(tx, sorted(by_id))
+            by_key.setdefault((event.org_id, event.event_id), event)
+        fresh = db.claim_ids(tx, sorted(by_key, key=itemgetter(1, 0)))
         chains: defaultdict[int, list[Event]] = defaultdict(list)
-        for event_id, event in by_id.items():
-            if event_id in fresh:
+        for key, event in by_key.items():
+            if key in fresh:
                 chains[event.org_id].append(event)
         for org_id in sorted(chains):  # all lock in the same order, so none waits in a circle
             self._extend(tx, org_id, chains[org_id])
         self._follow_intents(tx, [event for events in chains.values() for event in events])
-        return fresh
+        return len(fresh)
 
     def sign(self, tx: Connection, org_id: int) -> None:
         """Sign the chain as far as it is."""
@@ -87,10 +90,10 @@ class Recorder:
             if is_unavailable(error) and not isinstance(error, DataError):
                 raise
             if len(events) == 1:
-                return [_poison(source, type(error.orig).__name__, encode(events[0]))]
+                return [_poison(events[0].org_id, source, type(error.orig).__name__, encode(events[0]))]
             return [one for event in events for one in self._append_all(tx, [event], source)]
-        instruments.RECORDED.labels(source).inc(len(fresh))
-        instruments.DUPLICATES.labels(source).inc(len(events) - len(fresh))
+        instruments.RECORDED.labels(source).inc(fresh)
+        instruments.DUPLICATES.labels(source).inc(len(events) - fresh)
         return []
 
     def _extend(self, tx: Connection, org_id: int, events: Sequence[Event]) -> None:
@@ -110,7 +113,11 @@ class Recorder:
                     event.occurred_at, recorded_at, event.request_id, bytes(linked.payload).decode(), hash_,
                 )
             )  # fmt: skip
-        db.insert_events(tx, org_id, rows)
+        try:
+            db.insert_events(tx, org_id, rows)
+        except db.NoPartition:
+            self._months.clear()  # so that the next try makes it
+            raise
         db.move_head(tx, org_id, sequence, hash_, head.recorded_at)
         if sequence - head.signed >= CHECKPOINT_EVERY:
             self._sign(tx, org_id, sequence, hash_)
@@ -136,7 +143,7 @@ class Recorder:
         ]
         if opened:
             db.open_intents(tx, opened)
-        if closed := [str(intent) for event in events if (intent := intent_of(event))]:
+        if closed := [(event.org_id, intent) for event in events if (intent := intent_of(event))]:
             db.close_intents(tx, closed)
 
 
@@ -146,14 +153,15 @@ def intent_of(event: Event) -> str | None:
     return intent if isinstance(intent, str) and outcome_id(intent) == event.event_id else None
 
 
-def remade(event: Event) -> Event:
-    """The event as it is stored: masked, in case it was not; its times are such that there are."""
+def remade(event: Event, org_id: int | None, service: str | None) -> Event:
+    """The event as it is stored: masked, in case it was not; its times are such that there are; of that organization
+    and service, where they are given, whatever it says itself."""
     datetime.fromisoformat(event.occurred_at)
     return make(
         event.action,
         event.actor,
-        service=event.service,
-        org_id=event.org_id,
+        service=event.service if service is None else service,
+        org_id=event.org_id if org_id is None else org_id,
         outcome=event.outcome,
         request_id=event.request_id,
         payload=dict(event.payload),
@@ -162,5 +170,5 @@ def remade(event: Event) -> Event:
     )
 
 
-def _poison(source: str, reason: str, raw: bytes) -> db.Poison:
-    return db.Poison(source, reason[:1000], raw[:LONGEST_POISON])
+def _poison(org_id: int, source: str, reason: str, raw: bytes) -> db.Poison:
+    return db.Poison(org_id, source, reason[:1000], raw[:LONGEST_POISON])

@@ -2,11 +2,9 @@
 
 from dataclasses import dataclass
 
-from heartguard.settings import AuditSettings, DatabaseSettings, ServiceSettings, secret, variable
+from heartguard.settings import AuditSettings, DatabaseSettings, ServiceSettings, SigningSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(ServiceSettings, DatabaseSettings, AuditSettings):
-    """Any secret will do for a signing key; the key proper is derived from it."""
-
-    signing_key: bytes = variable("AUDIT_SIGNING_KEY", secret(32))
+class Settings(ServiceSettings, DatabaseSettings, AuditSettings, SigningSettings):
+    pass

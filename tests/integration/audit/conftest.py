@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -193,16 +193,15 @@ def fill(recorder: Recorder, database: Database) -> Callable[..., None]:
 def check_offline(tmp_path: Path) -> Callable[..., int]:
     """The verifier's exit status for the bytes of one export, or of several parts."""
 
-    def check(*parts: bytes, key: bytes | None = SIGNER.public_key) -> int:
+    def check(*parts: bytes, keys: Sequence[bytes] = (SIGNER.public_key,)) -> int:
         files = []
         for number, part in enumerate(parts):
             file = tmp_path / f"{number}.ndjson"
             file.write_bytes(part)
             files.append(file)
-        key_file = None
-        if key is not None:
-            key_file = tmp_path / "key"
-            key_file.write_text(key.hex())
-        return verify.run(files, key_file)
+        key_files = [tmp_path / f"{number}.pub" for number in range(len(keys))]
+        for file, key in zip(key_files, keys, strict=True):
+            file.write_text(key.hex())
+        return verify.run(files, key_files)
 
     return check

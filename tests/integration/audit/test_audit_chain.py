@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -10,12 +11,14 @@ import pytest
 from sqlalchemy import text
 
 from heartguard.audit import verify as verifier
+from heartguard.audit.chain import START, next_hash
 from heartguard.database import Database
 from heartguard.errors import Unavailable
+from services.audit.src import db_read
 from services.audit.src.export import Export
 from services.audit.src.recorder import Recorder
 from services.audit.src.signing import Signer
-from services.audit.src.verification import Verification
+from services.audit.src.verification import Verification, canonical_of
 
 from .conftest import SIGNER, Caller
 
@@ -110,6 +113,108 @@ def test_an_end_that_was_cut_off_and_covered_up_is_found_by_its_checkpoint(
     assert (found["valid"], found["first_bad_sequence"]) == (False, 16)
 
 
+CHECKPOINTS = "heartguard_core.audit_checkpoints"
+
+
+@pytest.mark.parametrize("denied", [False, True], ids=["said to be signed", "not even that"])
+@pytest.mark.parametrize(
+    ("count", "covered_up"),
+    [
+        (20, f"UPDATE {CHECKPOINTS} SET key_id = repeat('0', 16) WHERE org_id = :org"),
+        (20, f"DELETE FROM {CHECKPOINTS} WHERE org_id = :org"),
+        (3500, f"DELETE FROM {CHECKPOINTS} WHERE org_id = :org"),
+        (3500, f"DELETE FROM {CHECKPOINTS} WHERE org_id = :org AND sequence > 2000"),
+    ],
+)
+def test_a_chain_that_was_computed_anew_is_found(
+    admin: Caller, fill: Fill, tamper: Callable[..., None], superuser: Any, recorder: Recorder, database: Database,
+    check_offline: Callable[..., int], count: int, covered_up: str, denied: bool,
+) -> None:  # fmt: skip
+    """As a superuser could do it, who has no key."""
+    fill(admin, count)
+    with database.transaction() as tx:
+        recorder.sign(tx, admin.org_id)
+    assert admin.verification()["valid"]
+    assert check_offline(admin.export()) == verifier.WHOLE
+    compute_anew(superuser, admin.org_id)
+    tamper(covered_up)
+    if denied:
+        tamper(
+            "UPDATE heartguard_core.audit_chains SET signed = coalesce((SELECT max(sequence)"
+            f" FROM {CHECKPOINTS} WHERE org_id = :org), 0) WHERE org_id = :org"
+        )
+    # So short a chain may be unsigned: there the checkpoint in the log tells.
+    expected = denied and count == 20 and "DELETE" in covered_up
+    assert admin.verification()["valid"] == expected
+    for keys in ([SIGNER.public_key], []):
+        assert (check_offline(admin.export(), keys=keys) == verifier.WHOLE) == expected
+
+
+def compute_anew(superuser: Any, org_id: int) -> None:
+    """Event 5 is another's now, and every hash is right."""
+    with superuser.transaction() as tx:
+        tx.execute(text("SET LOCAL session_replication_role = replica"))
+        tx.execute(
+            text("UPDATE heartguard_core.audit_events SET actor = '2' WHERE org_id = :org AND sequence = 5"),
+            {"org": org_id},
+        )
+        hash_ = START
+        hashes = []
+        for row in db_read.links(tx, org_id, 0, 10_000, 10_000):
+            hash_ = next_hash(hash_, canonical_of(row))
+            hashes.append({"org": org_id, "n": row.sequence, "hash": hash_})
+        for table in ("events", "checkpoints", "chains"):
+            tx.execute(
+                text(f"UPDATE heartguard_core.audit_{table} SET hash = :hash WHERE org_id = :org AND sequence = :n"),
+                hashes,
+            )
+
+
+def test_a_former_key_is_known_where_it_is_given(
+    admin: Caller, fill: Fill, database: Database, run_service: Callable[..., Any], check_offline: Callable[..., int]
+) -> None:
+    former = Signer(b"the key that there was before, 32 bytes")
+    fill(admin, 10)
+    with database.transaction() as tx:
+        Recorder(database, former).sign(tx, admin.org_id)
+    fill(admin, 10)
+    found = admin.verification()
+    assert (found["valid"], found["first_bad_sequence"]) == (False, 10)
+    assert check_offline(admin.export()) == verifier.UNCHECKED
+    assert check_offline(admin.export(), keys=[SIGNER.public_key, former.public_key]) == verifier.WHOLE
+    with run_service(AUDIT_FORMER_KEYS=former.public_key.hex()) as app:
+        assert Caller(app, admin.org_id).verification()["valid"]
+
+
+def test_the_service_itself_cannot_hide_the_newest_events(
+    admin: Caller, fill: Fill, database: Database, superuser: Any
+) -> None:
+    """Its role may move a chain's end, which it does with every event: but not back."""
+    fill(admin, 20)
+    with database.transaction(admin.org_id) as tx:
+        tx.execute(
+            text(
+                "UPDATE heartguard_core.audit_chains c SET sequence = 15, hash = e.hash"
+                " FROM heartguard_core.audit_events e WHERE c.org_id = :org AND e.org_id = :org AND e.sequence = 15"
+            ),
+            {"org": admin.org_id},
+        )
+    found = admin.verification()
+    assert (found["valid"], found["first_bad_sequence"]) == (False, 16)
+    assert admin.send("GET", "/audit/export").status_code == 500
+    fill(admin, 5)
+    assert not admin.verification()["valid"], "others in their place"
+
+
+def test_a_chain_that_grows_while_it_is_verified_is_whole(admin: Caller, fill: Fill) -> None:
+    growing = threading.Thread(target=lambda: [fill(admin, 1) for _ in range(200)])
+    growing.start()
+    found = [admin.verification()["valid"] for _ in iter(growing.is_alive, False)]
+    growing.join()
+    assert found
+    assert all(found)
+
+
 def test_a_long_chain_is_gone_along_in_pieces(admin: Caller, fill: Fill, database: Database) -> None:
     fill(admin, 100)
     verification = Verification(database, SIGNER, budget=0, page=30)
@@ -118,6 +223,27 @@ def test_a_long_chain_is_gone_along_in_pieces(admin: Caller, fill: Fill, databas
             verification.verify(admin.org_id)
     found = verification.verify(admin.org_id)
     assert (found.valid, found.events) == (True, 100)
+
+
+def test_who_verifies_at_once_takes_nothing_from_one_who_came_further(
+    admin: Caller, fill: Fill, database: Database
+) -> None:
+    """One stops after each page; another, that began with it, comes in between."""
+    fill(admin, 100)
+    verification = Verification(database, SIGNER, budget=0, page=30)
+    slow = verification._resume(admin.org_id)
+    for piece in (30, 60):
+        with pytest.raises(Unavailable, match=f"up to {piece} of 100"):
+            verification.verify(admin.org_id)
+    verification._look_at_page(admin.org_id, slow)
+    verification._keep(admin.org_id, slow)
+    fast = verification._resume(admin.org_id)
+    assert (slow.sequence, fast.sequence) == (30, 60)
+    with pytest.raises(Unavailable, match="up to 90 of 100"):
+        verification.verify(admin.org_id)
+    assert verification.verify(admin.org_id).valid
+    with pytest.raises(Unavailable, match="up to 30 of 100"):
+        verification.verify(admin.org_id)
 
 
 def test_exports_are_the_same_in_pieces_of_any_size(admin: Caller, fill: Fill, database: Database) -> None:
@@ -154,8 +280,8 @@ def test_the_key_is_known_by_its_owner_only(admin: Caller, fill: Fill, check_off
     fill(admin, 5)
     export = admin.export()
     stranger = Signer(b"another signing key, also of 32 bytes")
-    assert check_offline(export, key=stranger.public_key) == verifier.ALTERED
-    assert check_offline(export, key=None) == verifier.WHOLE
+    assert check_offline(export, keys=[stranger.public_key]) == verifier.ALTERED
+    assert check_offline(export, keys=[]) == verifier.WHOLE
     assert check_offline(b"") == verifier.UNCHECKED
     assert check_offline(b'{"format":"other"}\n') == verifier.UNCHECKED
 

@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 from lxml import etree
+from sqlalchemy import text
+
+from heartguard import audit
 
 from .conftest import Caller
 
@@ -19,6 +22,30 @@ def test_an_event_is_recorded_once(admin: Any) -> None:
     assert (again.status_code, again.json) == (200, {"id": event_id, "status": "recorded"})
     (event,) = admin.events()
     assert (event["id"], event["action"], event["sequence"]) == (event_id, "LOGIN", 1)
+
+
+def test_an_id_is_its_organizations_own(admin: Any) -> None:
+    other = replace(admin, org_id=admin.org_id + 1_000_000)
+    event_id = str(uuid.uuid4())
+    for caller in (admin, other, replace(admin, role="service", org_id=0)):
+        assert [caller.post(event_id=event_id).status_code for _ in range(2)] == [201, 200]
+    assert [len(caller.events()) for caller in (admin, other)] == [1, 1]
+
+
+def test_ids_from_before_they_were_an_organizations_stay_known(admin: Any, superuser: Any) -> None:
+    event_id = str(uuid.uuid4())
+    with superuser.transaction() as tx:
+        tx.execute(text("INSERT INTO heartguard_core.audit_event_ids (event_id) VALUES (:id)"), {"id": event_id})
+    assert admin.post(event_id=event_id).status_code == 200
+    assert admin.events() == []
+
+
+def test_nobody_anticipates_the_outcome_of_a_request(admin: Any) -> None:
+    refused = admin.post(event_id=audit.outcome_id(str(uuid.uuid4())))
+    assert refused.status_code == 422
+    assert refused.json["error"]["details"] == [
+        {"path": "/event_id", "message": "must be no UUID of version 5: those are derived, not given"}
+    ]
 
 
 def test_what_was_not_said_is_filled_in(admin: Any) -> None:

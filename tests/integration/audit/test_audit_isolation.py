@@ -116,13 +116,18 @@ def test_a_partition_is_no_way_round(filled: Caller, as_role: Callable[[str], An
 
 def test_other_services_can_put_into_the_outbox_and_nothing_else(as_role: Callable[[str], Any]) -> None:
     for service in ROLES:
-        as_role(service).execute("INSERT INTO heartguard_core.audit_outbox (event) VALUES ('x')")
+        connection = as_role(service)
+        connection.execute(f"SELECT {OWN}", ("1",))
+        connection.execute("INSERT INTO heartguard_core.audit_outbox (event) VALUES ('x')")
     for service in set(ROLES) - {"audit"}:
         for statement in (
             "SELECT FROM heartguard_core.audit_outbox",
             "DELETE FROM heartguard_core.audit_outbox",
             "UPDATE heartguard_core.audit_outbox SET event = ''",
             "INSERT INTO heartguard_core.audit_outbox (event, put_at) VALUES ('x', now())",
+            "INSERT INTO heartguard_core.audit_outbox (event, org_id) VALUES ('x', 1)",
+            "INSERT INTO heartguard_core.audit_outbox (event, service) VALUES ('x', 'auth')",
+            "INSERT INTO heartguard_core.audit_outbox (event) VALUES ('of no organization')",
             "SELECT FROM heartguard_core.audit_events",
             "INSERT INTO heartguard_core.audit_event_ids VALUES (gen_random_uuid())",
             "SELECT FROM heartguard_core.audit_chains",

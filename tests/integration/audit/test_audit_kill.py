@@ -59,7 +59,7 @@ def send(number):
 
 def commit(number):
     made = event(number)
-    with database.transaction() as tx:
+    with database.transaction(made.org_id) as tx:
         tx.exec_driver_sql(
             "INSERT INTO heartguard_core.audit_outbox (event) VALUES (%s)", (audit.encode(made).decode(),)
         )
@@ -210,5 +210,5 @@ def check_chains(site: Site, tmp_path: Path) -> None:
         assert Verification(database, SIGNER).verify(org_id).valid
         file = tmp_path / f"{org_id}.ndjson"
         file.write_bytes(b"".join(Export(database, SIGNER).lines(org_id)))
-        assert verify.run([file], key) == verify.WHOLE
+        assert verify.run([file], [key]) == verify.WHOLE
     database.close()

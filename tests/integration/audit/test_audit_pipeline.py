@@ -8,10 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import psycopg
 import pytest
 from flask import Flask
 from redis import Redis
 from sqlalchemy import text
+from sqlalchemy.exc import ProgrammingError
 
 from heartguard import audit
 from heartguard.app import create_service_app
@@ -327,14 +330,14 @@ def test_threads_share_their_syncs_and_lose_nothing(tmp_path: Path) -> None:
 def service(url_for: Callable[[str], str], trail: audit.Trail) -> Iterator[tuple[Flask, Database]]:
     """A service that changes something in PostgreSQL and records it in the same transaction."""
     database = Database(url_for("user"), service="tests")
-    endpoints = Endpoints("auth")
+    endpoints = Endpoints("user")
 
-    @endpoints.post("/auth/change", audience=Audience.SIGNED_IN, audit="USER_UPDATE")
+    @endpoints.post("/users/change", audience=Audience.SIGNED_IN, audit="USER_UPDATE")
     def change(caller: Claims) -> None:
-        with database.transaction() as tx:
+        with database.transaction(caller.org_id) as tx:
             audit.record(tx, fields="first_name", password="canary")
         if caller.user_id == 13:
-            with database.transaction() as tx:
+            with database.transaction(caller.org_id) as tx:
                 audit.record(tx, "ROLE_CHANGE")
                 raise Unavailable
 
@@ -347,14 +350,14 @@ def test_a_change_and_its_event_are_committed_together(
     admin: Caller, service: tuple[Flask, Database], eventually: Eventually
 ) -> None:
     caller = Caller(service[0], admin.org_id, "user", 7)
-    assert caller.send("POST", "/auth/change", **{"X-Request-ID": "r-7"}).status_code == 204
-    assert Caller(service[0], admin.org_id, "user", 13).send("POST", "/auth/change").status_code == 503
+    assert caller.send("POST", "/users/change", **{"X-Request-ID": "r-7"}).status_code == 204
+    assert Caller(service[0], admin.org_id, "user", 13).send("POST", "/users/change").status_code == 503
     eventually(lambda: len(admin.events()) == 2)
     event, other = admin.events()
     assert {name: event[name] for name in ("actor", "action", "service", "outcome", "request_id", "payload")} == {
         "actor": "7",
         "action": "USER_UPDATE",
-        "service": "auth",
+        "service": "user",
         "outcome": "success",
         "request_id": "r-7",
         "payload": {"fields": "first_name", "password": "***"},
@@ -365,11 +368,51 @@ def test_a_change_and_its_event_are_committed_together(
 def test_outside_of_a_request_the_action_is_to_be_named(
     admin: Caller, service: tuple[Flask, Database], eventually: Eventually
 ) -> None:
-    with service[1].transaction() as tx:
+    with service[1].transaction(admin.org_id) as tx:
         audit.record(tx, points=3)
-        audit.record(tx, "REGISTER", service="auth", org_id=admin.org_id)
+        audit.record(tx, "REGISTER", service="user", org_id=admin.org_id)
     eventually(lambda: len(admin.events()) == 1)
-    assert (admin.events()[0]["actor"], admin.events()[0]["service"]) == ("service:auth", "auth")
+    assert (admin.events()[0]["actor"], admin.events()[0]["service"]) == ("service:user", "user")
+
+
+def test_whose_an_event_is_is_not_for_it_to_say(
+    admin: Caller, service: tuple[Flask, Database], eventually: Eventually
+) -> None:
+    """A service that somebody has taken over would like to write into another's chain, under another's name."""
+    other = admin.org_id + 1_000_000
+    with service[1].transaction(admin.org_id) as tx:
+        audit.record(tx, "LOGIN", service="auth", org_id=other)
+    eventually(lambda: len(admin.events()) == 1)
+    assert (admin.events()[0]["action"], admin.events()[0]["service"]) == ("LOGIN", "user")
+    assert Caller(admin.app, other).events() == []
+    for org_id in (None, 0):
+        with pytest.raises(ProgrammingError, match="row-level security"), service[1].transaction(org_id) as tx:
+            audit.record(tx, "LOGIN", service="user", org_id=admin.org_id)
+
+
+def test_what_was_in_the_outbox_before_it_knew_organizations_is_believed(
+    admin: Caller, superuser: Any, eventually: Eventually
+) -> None:
+    event = audit.encode(admin.event(service="organization")).decode()
+    with superuser.transaction() as tx:
+        tx.execute(
+            text("INSERT INTO heartguard_core.audit_outbox (event, service) VALUES (:event, NULL)"), {"event": event}
+        )
+    eventually(lambda: [event["service"] for event in admin.events()] == ["organization"])
+
+
+def test_what_is_put_aside_is_seen_by_its_organization_only(
+    admin: Caller, service: tuple[Flask, Database], database_url: str, superuser: Any, eventually: Eventually
+) -> None:
+    before = kept(superuser)
+    with service[1].transaction(admin.org_id) as tx:
+        tx.exec_driver_sql("INSERT INTO heartguard_core.audit_outbox (event) VALUES ('no event')")
+    eventually(lambda: kept(superuser) > before)
+    with psycopg.connect(database_url) as owner:
+        for org_id, seen in ((None, 0), (admin.org_id, 1), (admin.org_id + 1_000_000, 0)):
+            if org_id is not None:
+                owner.execute("SELECT set_config('heartguard.org_id', %s, true)", [str(org_id)])
+            assert owner.execute("SELECT count(*) FROM heartguard_core.audit_poison").fetchone() == (seen,)
 
 
 def test_one_process_drains_the_outbox_at_a_time(database: Database, recorder: Recorder, superuser: Any) -> None:
@@ -428,6 +471,18 @@ def test_an_intent_without_an_outcome_is_reported_once_and_a_late_outcome_still_
     assert open_intents(superuser, admin.org_id) == 0
 
 
+def test_organizations_with_the_same_ids_do_not_meet(
+    admin: Caller, recorder: Recorder, database: Database, superuser: Any
+) -> None:
+    other = Caller(admin.app, admin.org_id + 1_000_000)
+    intent, outcome = intended(admin)
+    others = msgspec.structs.replace(intent, org_id=other.org_id)
+    for events in ([others, intent], [outcome]):
+        with database.transaction() as tx:
+            assert recorder.append(tx, events) == len(events)
+    assert [open_intents(superuser, caller.org_id) for caller in (admin, other)] == [0, 1]
+
+
 def test_nobody_closes_the_intent_of_another(
     admin: Caller, recorder: Recorder, database: Database, superuser: Any
 ) -> None:
@@ -468,7 +523,7 @@ def test_without_valkey_the_service_is_degraded_and_the_outbox_goes_on(
 ) -> None:
     with run_service(REDIS_URL=AWAY) as app:
         assert Caller(app, 1).send("GET", "/audit/ready").json["status"] == "degraded"
-        Caller(service[0], admin.org_id, "user").send("POST", "/auth/change")
+        Caller(service[0], admin.org_id, "user").send("POST", "/users/change")
         eventually(lambda: len(admin.events()) == 1)
 
 

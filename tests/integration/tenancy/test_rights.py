@@ -70,7 +70,7 @@ RIGHTS: dict[str, dict[str, dict[str, str]]] = {
         "audit_intents": {"SELECT": EVERY, "INSERT": EVERY, "DELETE": EVERY},
         "audit_checkpoints": {"SELECT": EVERY, "INSERT": EVERY},
         "audit_archives": {"SELECT": EVERY},
-        "audit_poison": {"SELECT": EVERY, "INSERT": "source reason raw"},
+        "audit_poison": {"SELECT": EVERY, "INSERT": "org_id source reason raw"},
     },
 }
 """What each service may do with which columns of which table. DELETE knows no columns."""
