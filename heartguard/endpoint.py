@@ -35,6 +35,7 @@ from .models.base import Query as Query
 from .models.common import Detail, Health, Ready
 from .negotiation import Format, content_type, format_of
 from .paging import next_link
+from .paths import shown
 from .policy import Audience, authorize
 from .preconditions import IfMatch
 from .probe import Probe
@@ -368,7 +369,8 @@ class _Handler:
 def report_refusal(endpoint: Endpoint, status: int) -> None:
     """Tell the audit trail of an attempt that was refused."""
     if audit.is_installed(current_app):
-        audit.emit("ACCESS_DENIED", outcome="denied", method=endpoint.method, route=endpoint.path, status=status)
+        method, route, path = endpoint.method, endpoint.path, shown(request.path, endpoint.path)
+        audit.emit("ACCESS_DENIED", outcome="denied", method=method, route=route, path=path, status=status)
 
 
 def _nothing(status: int) -> Response:

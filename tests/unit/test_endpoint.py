@@ -400,7 +400,7 @@ def test_the_audit_trail_hears_who_was_refused(client: FlaskClient, notes: Notes
     assert client.delete("/timeseries/things/7", headers=token("user", user_id=6)).status_code == 403
     assert client.delete("/timeseries/things/x").status_code == 404
     heard = [(event.action, event.actor, event.org_id, event.outcome, event.payload) for event in notes.events]
-    asked = {"method": "DELETE", "route": "/timeseries/things/{number}"}
+    asked = {"method": "DELETE", "route": "/timeseries/things/{number}", "path": "/timeseries/things/7"}
     assert heard == [
         ("ACCESS_DENIED", "anonymous", audit.PLATFORM, "denied", {**asked, "status": 401}),
         ("ACCESS_DENIED", "6", 3, "denied", {**asked, "status": 403}),

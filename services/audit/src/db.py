@@ -92,8 +92,9 @@ def claim_ids(tx: Connection, keys: Sequence[Key]) -> set[Key]:
 def lock_chain(tx: Connection, org_id: int, start: bytes) -> Head:
     """Let nobody else add to the organization's chain until the end of the transaction; begin one if need be.
 
-    From here on row-level security lets this organization's rows through.
+    From here on row-level security lets this organization's rows through, and no others.
     """
+    _enter(tx, str(org_id))
     head = _lock_chain(tx, org_id)
     if head is None:
         tx.execute(
@@ -111,13 +112,21 @@ def lock_chain(tx: Connection, org_id: int, start: bytes) -> Head:
 def _lock_chain(tx: Connection, org_id: int) -> Head | None:
     row = tx.execute(
         text(
-            "SELECT sequence, hash, greatest(recorded_at, clock_timestamp()) AS recorded_at, signed,"
-            " set_config('heartguard.org_id', CAST(org_id AS text), true)"
+            "SELECT sequence, hash, greatest(recorded_at, clock_timestamp()) AS recorded_at, signed"
             " FROM heartguard_core.audit_chains WHERE org_id = :org_id FOR UPDATE"
         ),
         {"org_id": org_id},
     ).one_or_none()
     return Head(row.sequence, bytes(row.hash), row.recorded_at, row.signed) if row else None
+
+
+def leave(tx: Connection) -> None:
+    """From here on the transaction is nobody's, as at its beginning."""
+    _enter(tx, "")
+
+
+def _enter(tx: Connection, org_id: str) -> None:
+    tx.execute(text("SELECT set_config('heartguard.org_id', :org_id, true)"), {"org_id": org_id})
 
 
 def insert_events(tx: Connection, org_id: int, rows: Sequence[Row]) -> None:

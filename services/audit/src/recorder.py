@@ -71,6 +71,7 @@ class Recorder:
                 chains[event.org_id].append(event)
         for org_id in sorted(chains):  # all lock in the same order, so none waits in a circle
             self._extend(tx, org_id, chains[org_id])
+        db.leave(tx)
         self._follow_intents(tx, [event for events in chains.values() for event in events])
         return len(fresh)
 

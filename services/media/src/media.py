@@ -58,6 +58,7 @@ class Media:
         item = self._find(id_, caller)
         download = Download(name=item.name, file_name=item.file_name, content_type=item.content_type, origin=origin)
         link = self._store.sign(download)
+        audit.emit(item=str(item.id), owner=item.name.owner)
         return SignedUrl(url=link.url, method="GET", expires_at=link.expires_at)
 
     def delete(self, id_: uuid.UUID, caller: Claims) -> None:
@@ -88,8 +89,9 @@ class Media:
             stored = db.mark_stored(tx, item)
             if stored is not None:
                 audit.record(
-                    tx, item=str(item.id), content_type=item.content_type, size=item.size, sha256=item.sha256.hex()
-                )
+                    tx, item=str(item.id), owner=item.name.owner, content_type=item.content_type, size=item.size,
+                    sha256=item.sha256.hex(),
+                )  # fmt: skip
         if stored is None:
             self._store.remove(item.name)
             raise Unavailable("Storing the file took too long")

@@ -39,11 +39,11 @@ class Members:
             if stored.role != role:
                 db.change_role(tx, caller.org_id, user_id, role)
                 end_sessions(tx, user_id)
-                audit.record(tx, user_id=user_id, role=role, before=stored.role)
-                stored = db.found(tx, caller.org_id, user_id)
+            audit.record(tx, user_id=user_id, role=role, before=stored.role)
+            changed = db.found(tx, caller.org_id, user_id)
             ended = ended_sessions(tx, user_id)
         self._revocations.announce(ended)
-        return answer(stored)
+        return answer(changed)
 
     def delete(self, user_id: int, caller: Claims) -> None:
         """Raises :class:`NotFound`, :class:`LastAdmin`, and :class:`heartguard.revocations.NotDeadEverywhere`."""

@@ -20,6 +20,7 @@ from flask import Flask
 from sqlalchemy import text
 from werkzeug.test import TestResponse
 
+from heartguard.audit.event import Event, decode
 from heartguard.database import Database
 from heartguard.local.server import wait_until
 from heartguard.local.unprivileged import setpriv
@@ -170,6 +171,13 @@ def rows_of(database: Database, org_id: int) -> list[tuple[str, str]]:
     with database.transaction(org_id) as tx:
         query = text("SELECT object_name, state FROM heartguard_core.media_items WHERE org_id = :org ORDER BY 1")
         return [(row.object_name, row.state) for row in tx.execute(query, {"org": org_id})]
+
+
+def spooled(app: Flask) -> list[Event]:
+    """The events that wait for Valkey."""
+    folder: Path = app.extensions["heartguard.audit"]._spool._folder
+    lines = [line for file in folder.glob("*.spool") for line in file.read_bytes().splitlines()]
+    return [decode(line.partition(b" ")[2]) for line in lines]
 
 
 class Fetched(NamedTuple):

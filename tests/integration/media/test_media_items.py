@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from heartguard.database import Database
 
-from .conftest import PNG, Caller, form, objects_of, rows_of
+from .conftest import PNG, Caller, form, objects_of, rows_of, spooled
 
 XML = "application/xml"
 
@@ -48,19 +48,23 @@ def test_the_life_of_a_file(admin: Caller, database: Database) -> None:
 
 
 def test_the_trail_tells_of_each_change_with_it(admin: Caller, superuser: Any) -> None:
-    id_ = admin.stored()
+    id_ = admin.as_user(7).stored()
     assert admin.upload(b"no picture").status_code == 415
+    admin.link(id_)
     assert admin.send("DELETE", f"/media/items/{id_}").status_code == 204
     assert admin.send("DELETE", f"/media/items/{id_}").status_code == 404
     with superuser.transaction() as tx:
         rows = tx.execute(text("SELECT event FROM heartguard_core.audit_outbox ORDER BY id"))
         events = [json.loads(row.event) for row in rows]
-    own = [event for event in events if event["org_id"] == admin.org_id]
-    assert [(event["action"], event["payload"]["item"]) for event in own] == [
-        ("MEDIA_UPLOAD", id_),
-        ("MEDIA_DELETE", id_),
-    ]
-    assert own[0]["payload"]["sha256"] == hashlib.sha256(PNG).hexdigest()
+    uploaded, deleted = [event for event in events if event["org_id"] == admin.org_id]
+    said = {"item": id_, "owner": "user_7"}
+    assert (deleted["action"], deleted["actor"], deleted["payload"]) == ("MEDIA_DELETE", "1", said)
+    assert (uploaded["action"], uploaded["actor"]) == ("MEDIA_UPLOAD", "7")
+    assert uploaded["payload"] == {
+        **said, "content_type": "image/png", "size": len(PNG), "sha256": hashlib.sha256(PNG).hexdigest()
+    }  # fmt: skip
+    (downloaded,) = [event for event in spooled(admin.app) if event.org_id == admin.org_id]
+    assert (downloaded.action, downloaded.actor, downloaded.payload) == ("MEDIA_DOWNLOAD", "1", said)
 
 
 def as_json(content: bytes) -> dict[str, Any]:

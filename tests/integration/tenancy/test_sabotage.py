@@ -9,7 +9,6 @@ and sees that the attacks then do get through: they are no blanks.
 import importlib
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
@@ -21,11 +20,11 @@ from sqlalchemy.sql.elements import BindParameter
 from heartguard import endpoint, revocations
 from heartguard.database import Database
 
+from ..sabotage import CANARY, held
 from .conftest import Person, Site
 
 MODULES = ("services.auth.src.db", "services.organization.src.db", "services.user.src.db", "heartguard.revocations")
 CONDITION = re.compile(r"\b(?:WHERE|AND|ON)\s+((?:\w+\.)?(?:org_id|user_id|session_id|id|jti)\s*=\s*:\w+)")
-CANARY = "Canary"
 
 
 def conditions() -> Iterator[Any]:
@@ -128,15 +127,6 @@ def theatre(site: Site) -> Theatre:
     attackers = site.organization("Mallory's")
     site.person(attackers, "admin")
     return Theatre(site, site.person(attackers, "admin"), victim)
-
-
-@contextmanager
-def held(theatre: Theatre) -> Iterator[None]:
-    """Sees that an attack, made in the block's circumstances, leads nowhere."""
-    before = theatre.rows()
-    yield
-    assert theatre.attack() == []
-    assert theatre.rows() == before
 
 
 def test_with_every_check_in_place(theatre: Theatre) -> None:

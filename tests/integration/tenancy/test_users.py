@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from lxml import etree
 from redis import Redis
+from sqlalchemy import text
 
+from heartguard.audit.event import decode
 from heartguard.revocations import RevocationList
 from heartguard.valkey import connect
 
@@ -192,6 +194,19 @@ def test_the_same_role_ends_none(site: Site, org: int, admin: Person, valkey: Re
     before = user.get("/users/me")
     assert admin.put(f"/users/{user.id}/role", {"role": "user"}).json == before.json
     assert not is_dead(site, valkey, user.sid)
+
+
+def test_the_trail_says_who_was_given_which_role_even_the_same(site: Site, org: int, admin: Person) -> None:
+    user = site.person(org)
+    for role in ("manager", "manager"):
+        assert admin.put(f"/users/{user.id}/role", {"role": role}).status_code == 200
+    with site.superuser.transaction() as tx:
+        rows = tx.execute(text("SELECT event FROM heartguard_core.audit_outbox ORDER BY id")).scalars()
+        events = [event for event in map(decode, map(str.encode, rows)) if event.org_id == org]
+    assert [(event.action, event.actor, event.payload) for event in events] == [
+        ("ROLE_CHANGE", str(admin.id), {"user_id": user.id, "role": "manager", "before": before})
+        for before in ("user", "manager")
+    ]
 
 
 def test_a_role_is_changed_only_as_it_was_read(site: Site, org: int, admin: Person) -> None:
