@@ -7,7 +7,7 @@ to, before it looks for the chain's end; which chains have grown, and all intent
 from alembic import op
 
 revision = "0014"
-down_revision = "0012"
+down_revision = "0013"
 
 SETTING = "nullif(current_setting('heartguard.org_id', true), '')"
 OWN = f"org_id = {SETTING}::bigint"
