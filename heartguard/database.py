@@ -1,14 +1,16 @@
 """PostgreSQL: the engine with its limits, and the unit of work.
 
 The server's own limits end a slow statement. A server that is stopped, or a machine that is cut
-off, says nothing at all: so every wait has a limit on this side too, see :class:`Patient`.
+off, says nothing at all: so every wait has a limit on this side too, see :class:`Patient`, and
+who waits for long looks whether the server still answers anybody, see :class:`Pulse`.
 """
 
 import select
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -30,6 +32,10 @@ PING_TIMEOUT = 1.5
 """Seconds for an answer outside a unit of work, above all to whether a pooled connection still works."""
 ANSWER_TIMEOUT = 17.0
 """Seconds for an answer inside one: more than a statement may take, less than the gateway waits (20 s)."""
+DOUBT_AFTER = 1.5
+"""Seconds without an answer after which it is looked, again and again, whether the server answers anybody."""
+PULSE_TIMEOUT = 2
+"""Seconds in which it has to take a new connection; the least that libpq knows."""
 RETRY_AFTER = 1.0
 """Seconds for which PostgreSQL is not asked again after it gave no answer in time."""
 TRUSTED_FOR = 1.0
@@ -40,6 +46,34 @@ class NoAnswer(psycopg.OperationalError):
     """PostgreSQL takes what it is sent, and says nothing."""
 
 
+class Pulse:
+    """Whether PostgreSQL still takes new connections: that tells a slow statement from a server that hangs.
+
+    Those who want to know at the same time share one look. Thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._looked_at = 0.0
+        self._beats = True
+
+    def beats(self, look: Callable[[], psycopg.Connection[Any]]) -> bool:
+        with self._lock:
+            if time.monotonic() - self._looked_at > RETRY_AFTER:
+                self._beats = self._answers(look)
+                self._looked_at = time.monotonic()
+            return self._beats
+
+    def _answers(self, look: Callable[[], psycopg.Connection[Any]]) -> bool:
+        try:
+            look().close()
+        except psycopg.errors.ConnectionTimeout:
+            return False
+        except psycopg.Error:
+            pass  # a refusal is an answer, too
+        return True
+
+
 class Patient(psycopg.Connection[Any]):
     """A connection that waits :attr:`patience` seconds for an answer, then closes: its state is not known any more.
 
@@ -47,6 +81,8 @@ class Patient(psycopg.Connection[Any]):
     """
 
     patience = PING_TIMEOUT
+    beats: Callable[[], bool] | None = None
+    """Whether the server still answers anybody. Without it only :attr:`patience` counts."""
     _answered = 0.0
 
     def wait(self, gen: PQGen[Any], *args: Any, **options: Any) -> Any:
@@ -54,7 +90,8 @@ class Patient(psycopg.Connection[Any]):
 
     def _limited(self, gen: PQGen[Any]) -> PQGen[Any]:
         """``gen``, given up when time is over. It is resumed every tenth of a second even if nothing came."""
-        end = time.monotonic() + self.patience
+        begun = time.monotonic()
+        end, doubt = begun + self.patience, begun + DOUBT_AFTER
         try:
             awaited = next(gen)
             while True:
@@ -62,9 +99,11 @@ class Patient(psycopg.Connection[Any]):
                 now = time.monotonic()
                 if came:
                     self._answered = now
-                elif now > end:
+                elif now > end or (self.beats and now > doubt and not self.beats()):
                     self.close()
                     raise NoAnswer("PostgreSQL did not answer in time")
+                elif now > doubt:
+                    doubt = time.monotonic() + DOUBT_AFTER
                 awaited = gen.send(came)
         except StopIteration as ended:
             return ended.value
@@ -129,6 +168,7 @@ class Database:
             f" -c idle_in_transaction_session_timeout={STATEMENT_TIMEOUT_MS} -c timezone=UTC"
         )
         self._silence = Silence()
+        self._pulse = Pulse()
         self._seconds = metrics.STORE.labels(service, "postgres")
         self.engine: Engine = create_engine(
             make_url(url).set(drivername="postgresql+psycopg"),
@@ -142,7 +182,7 @@ class Database:
                 "options": options,
             },
         )
-        event.listen(self.engine, "do_connect", _connect)
+        event.listen(self.engine, "do_connect", self._connect)
         event.listen(self.engine, "checkout", self._prove)
         self._each = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._snapshots = self.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
@@ -204,6 +244,18 @@ class Database:
                 raise Unavailable from error
             raise
 
+    def _connect(self, _dialect: object, _record: object, words: tuple[Any, ...], options: dict[str, Any]) -> Patient:
+        connection = Patient.connect(*words, **options, autocommit=True)
+        try:
+            refuse_powerful(connection)
+            connection.autocommit = False
+        except BaseException:
+            connection.close()
+            raise
+        look = partial(psycopg.connect, *words, **{**options, "connect_timeout": PULSE_TIMEOUT})
+        connection.beats = partial(self._pulse.beats, look)
+        return connection
+
     def _prove(self, driver: Patient, _record: object, _proxy: object) -> None:
         """Ping a connection that comes from the pool, unless there is little doubt. A dead one is replaced."""
         if not driver.seems_alive():
@@ -219,17 +271,6 @@ class Database:
 
     def close(self) -> None:
         self.engine.dispose()
-
-
-def _connect(_dialect: object, _record: object, words: tuple[Any, ...], options: dict[str, Any]) -> Patient:
-    connection = Patient.connect(*words, **options, autocommit=True)
-    try:
-        refuse_powerful(connection)
-        connection.autocommit = False
-    except BaseException:
-        connection.close()
-        raise
-    return connection
 
 
 def _show(driver: Patient, **shown: int | str) -> None:

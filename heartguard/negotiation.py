@@ -16,10 +16,21 @@ class Format(Enum):
 _NAMES = {"application/json": Format.JSON, "application/xml": Format.XML, "text/xml": Format.XML}
 
 
-@lru_cache(maxsize=512)
+LONGEST = 1024
+"""Characters of an ``Accept`` that is read; reading costs time, and what has been read is remembered."""
+
+
 def negotiate(accept: str | None) -> Format | None:
-    """The format of the answer (RFC 9110, section 12.5.1); a tie goes to JSON, nothing acceptable is None."""
-    if not accept or accept == "*/*":
+    """The format of the answer (RFC 9110, section 12.5.1); a tie goes to JSON, nothing acceptable is None.
+
+    Too long an ``accept`` is treated as absent.
+    """
+    return _negotiated(accept) if accept and len(accept) <= LONGEST else Format.JSON
+
+
+@lru_cache(maxsize=512)
+def _negotiated(accept: str) -> Format | None:
+    if accept == "*/*":
         return Format.JSON
     ranges = parse_accept_header(accept)
     json, xml = (max(_quality(ranges, name) for name, f in _NAMES.items() if f is fmt) for fmt in Format)

@@ -24,6 +24,8 @@ from .settings import SettingsError, environment
 from .worker import load as load_in_worker
 
 HEADER_READ_TIMEOUT_MS = 10_000
+MOST_BUFFERED = 128 * 1024
+"""Bytes that are read at once. It bounds a request's head (431), but the less it is the slower large bodies come in."""
 WORKERS_KILL_TIMEOUT = 10
 PORT_TIMEOUT = 3.0
 """Seconds to wait for a predecessor, just killed, to let go of the port."""
@@ -61,7 +63,7 @@ def serve(service: Service, *, host: str = "127.0.0.1", port: int | None = None,
         blocking_threads=1 if service.faces_clients else settings.threads,
         backlog=BACKLOG,
         backpressure=CONNECTIONS,
-        http1_settings=HTTP1Settings(header_read_timeout=HEADER_READ_TIMEOUT_MS),
+        http1_settings=HTTP1Settings(header_read_timeout=HEADER_READ_TIMEOUT_MS, max_buffer_size=MOST_BUFFERED),
         log_level=LogLevels.warning,
         respawn_failed_workers=True,
         workers_kill_timeout=WORKERS_KILL_TIMEOUT,

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -11,7 +10,6 @@ import pytest
 from typer.testing import CliRunner
 
 from heartguard.cli.main import app
-from heartguard.database import TRUSTED_FOR
 from heartguard.local.server import wait_until
 from heartguard.local.stack import Stack
 from heartguard.services import SERVICES
@@ -101,7 +99,6 @@ def hung(stack: Stack, name: str) -> Iterator[None]:
     for process in found:
         os.kill(process, signal.SIGSTOP)
     try:
-        time.sleep(TRUSTED_FOR)  # who is not yet in doubt waits for as long as a statement may take
         yield
     finally:
         for process in found:

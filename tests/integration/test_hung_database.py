@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -97,6 +98,7 @@ def test_the_limits_are_in_order() -> None:
     """A statement's own limit comes first, so that the server says what was slow; the gateway's comes last."""
     assert kit.STATEMENT_TIMEOUT_MS / 1000 < kit.ANSWER_TIMEOUT < 20
     assert kit.PING_TIMEOUT + kit.CONNECT_TIMEOUT < 5
+    assert kit.DOUBT_AFTER + kit.PULSE_TIMEOUT < 5
     assert kit.Patient.patience == kit.PING_TIMEOUT
     assert max(migrations.WAIT_MS, migrations.STATEMENT_TIMEOUT_MS) / 1000 < migrations.ANSWER_TIMEOUT
 
@@ -135,6 +137,38 @@ def test_a_server_stopped_at_work_is_given_up(server: Running, database: Databas
 
     assert 1.5 < seconds(work) < 2 + SOON
     recover(database)
+
+
+def test_who_waits_for_a_server_that_hangs_gives_up_long_before_a_slow_statement_must(
+    server: Running, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kit, "ANSWER_TIMEOUT", 17.0)
+
+    def work() -> None:
+        with database.transaction() as connection:
+            connection.execute(text("SELECT 1"))
+            halted.wait(5)
+            connection.execute(text("SELECT 2"))
+
+    with ThreadPoolExecutor(2) as threads:  # as many as there are connections
+        halted = threading.Barrier(3)
+        asked = [threads.submit(seconds, work) for _ in range(2)]
+        wait_until(lambda: halted.n_waiting == 2, "they did not begin", 5)
+        with stopped(server):
+            halted.wait(5)
+            waits = [one.result() for one in asked]
+    assert max(waits) < kit.DOUBT_AFTER + kit.PULSE_TIMEOUT + SOON
+    recover(database)
+
+
+def test_a_slow_statement_is_waited_for_while_the_server_answers_others(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kit, "ANSWER_TIMEOUT", 17.0)
+    monkeypatch.setattr(kit, "DOUBT_AFTER", 0.3)
+    monkeypatch.setattr(kit, "RETRY_AFTER", 0.2)
+    with database.transaction() as connection:
+        assert connection.execute(text("SELECT 1 FROM pg_sleep(2.5)")).scalar_one() == 1
 
 
 def test_a_server_stopped_before_the_commit_is_given_up(server: Running, database: Database) -> None:

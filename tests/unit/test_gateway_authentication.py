@@ -66,3 +66,12 @@ def test_memory_is_bounded() -> None:
     assert tokens.verified == 3
     authenticator.claims(first)
     assert tokens.verified == 4
+
+
+def test_long_headers_are_not_remembered() -> None:
+    tokens = counting()
+    authenticator = Authenticator(tokens)
+    for _ in range(2):
+        authenticator.claims(header().replace(" ", " " * 5000))
+    assert tokens.verified == 2
+    assert not authenticator._known

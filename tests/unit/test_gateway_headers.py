@@ -1,5 +1,6 @@
 import pytest
 
+from heartguard.errors import Malformed
 from services.gateway.src import headers as module
 from services.gateway.src.cors import Cors
 from services.gateway.src.headers import from_client, from_service, merge_vary
@@ -43,6 +44,20 @@ def test_no_user_agent_is_made_up_and_no_token_shown_where_none_is_read() -> Non
 
 def test_header_values_outside_ascii_do_not_pass() -> None:
     assert passed({"x-name": "J\u00fcrgen", "user-agent": "x"}) == {"user-agent": "x"}
+
+
+@pytest.mark.parametrize("name", ["if-match", "if-none-match"])
+@pytest.mark.parametrize("extra", [{}, {"connection": "keep-alive, If-Match, If-None-Match"}])
+def test_a_precondition_is_never_dropped(name: str, extra: dict[str, str]) -> None:
+    with pytest.raises(Malformed):
+        passed({name: '"1"' if extra else '"\u00e9"', **extra})
+
+
+def test_long_names_and_lists_are_not_remembered() -> None:
+    before = module._listed.cache_info().misses
+    assert passed({"x-" + "a" * 63: "1", "connection": "x-b, " + "a" * 64, "x-b": "2"}) == {"x-" + "a" * 63: "1"}
+    assert "x-" + "a" * 63 not in module._passing
+    assert module._listed.cache_info().misses == before
 
 
 def test_names_are_remembered_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:

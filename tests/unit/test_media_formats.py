@@ -1,7 +1,12 @@
 """What files of each allowed type look like, and what is refused of them. Hostile ones come in as uploads elsewhere."""
 
+import io
+import random
 import struct
+import zipfile
+import zlib
 from base64 import b64decode
+from collections.abc import Callable
 
 import pytest
 
@@ -40,23 +45,78 @@ def ftyp(major: bytes, *others: bytes) -> bytes:
     return box(b"ftyp", major + bytes(4) + b"".join(others)) + box(b"free", b"")
 
 
+def meta(width: int, height: int) -> bytes:
+    size = box(b"ispe", struct.pack(">III", 0, width, height))
+    return box(b"meta", bytes(4) + box(b"iprp", box(b"ipco", box(b"pixi", bytes(8)) + size)))
+
+
+def moov(width: int, height: int) -> bytes:
+    head = box(b"tkhd", bytes(76) + struct.pack(">II", width << 16, height << 16))
+    return box(b"moov", box(b"mvhd", bytes(100)) + box(b"trak", head) + box(b"trak", box(b"tkhd", bytes(84))))
+
+
+def archive(comment: bytes = b"") -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as made:
+        made.writestr("run.js", "alert(1)")
+        made.comment = comment
+    return packed.getvalue()
+
+
+def far_archive() -> bytes:
+    """ZIP64: what does not fit into the end's record is in another one before it."""
+    near = archive()
+    return near[:-22] + b"PK\6\7" + bytes(16) + near[-22:-10] + b"\xff" * 8 + near[-2:]
+
+
+FAR = struct.pack(">I4sQ", 1, b"free", 20) + bytes(4)
+"""A box of 64-bit length."""
+LAST = b"\0\0\0\0mdat and so on"
+PROGRAM = b"\x7fELF\2\1\1" + bytes(57)
+DOS_PROGRAM = b"MZ\x90\0\3\0\0\0" + bytes(56)
+PDF = b"%PDF-1.7\n1 0 obj\n<</JS (alert)>>\nendobj\nstartxref\n0\n%%EOF\n"
 VP8X = b"VP8X" + struct.pack("<I", 10) + bytes(4) + b"\x0f\x00\x00" + b"\x0f\x00\x00"
 VP8L = b"VP8L" + struct.pack("<I", 5) + b"\x2f" + struct.pack("<I", 15 | 15 << 14)
 VP8 = b"VP8 " + struct.pack("<I", 10) + b"\x00\x00\x00\x9d\x01\x2a" + struct.pack("<HH", 16, 16)
 EDF = (b"0       " + b" " * 176 + b"512     " + b" " * 44 + b"10      1       1   " + b" " * 256)[:512]
+TABLES = [
+    begin + b",age\n22,40\n"
+    for begin in (
+        b"BMI",
+        b"BMP",
+        b"PKU",
+        b"ID3",
+        b"ID",
+        b"RIFF",
+        b"GIF8",
+        b"OggS",
+        b"fLaC",
+        b"#!",
+        b"0       ",
+        b"%!PS",
+    )
+]
+"""What these begin with begins other files too, but there it goes on otherwise."""
 EBML = b"\x1a\x45\xdf\xa3\x9f\x42\x82\x84webm"
 
 GOOD = {
-    "image/png": [PNG, b"\x89PNG\r\n\x1a\n damaged", PNG[:40]],
-    "image/jpeg": [JPEG, JPEG + JPEG, JPEG + bytes(100), JPEG[:40], b"\xff\xd8\xff\xe0" + bytes(30)],
+    "image/png": [PNG, PNG[:-1], PNG[:40]],
+    "image/jpeg": [JPEG, JPEG + JPEG, JPEG + bytes(100), JPEG[:-1], JPEG[:40]],
     "image/gif": [GIF, b"GIF87a" + GIF[6:]],
-    "image/webp": [riff(b"WEBP", VP8X), riff(b"WEBP", VP8L), riff(b"WEBP", VP8), riff(b"WEBP", b"what?")],
+    "image/webp": [riff(b"WEBP", VP8X), riff(b"WEBP", VP8L), riff(b"WEBP", VP8), riff(b"WEBP", VP8 + bytes(9))[:-5]],
     "image/bmp": [bmp(5, 5), bmp(5, -5)],
     "image/tiff": [tiff("<", 5, 5), tiff(">", 5, 5)],
-    "image/heic": [ftyp(b"heic"), ftyp(b"mif1", b"heic")],
-    "image/avif": [ftyp(b"avif")],
-    "application/pdf": [b"%PDF-1.7\n1 0 obj\n<</JS (alert)>>\n%%EOF\n"],
-    "text/csv": [b"a,b\r\n1,2\r\n", b"\xef\xbb\xbft;bpm\n1;72\n", "año,ñ\n".encode(), b"a<b\n<1>\n", b"x" * 3_000_000],
+    "image/heic": [ftyp(b"heic") + meta(5, 5), ftyp(b"mif1", b"heic") + meta(5, 5) + b"\0\0\1\0mdat cut short"],
+    "image/avif": [ftyp(b"avif") + meta(5, 5), ftyp(b"avis") + moov(5, 5), ftyp(b"avif") + meta(5, 5) + FAR + LAST],
+    "application/pdf": [PDF, PDF + b"\r\n\0\0", PDF + PDF, PDF[:30]],
+    "text/csv": [
+        b"a,b\r\n1,2\r\n",
+        b"\xef\xbb\xbft;bpm\n1;72\n",
+        "año,ñ\n".encode(),
+        b"a<b\n<1>\n",
+        b"x" * 3_000_000,
+        *TABLES,
+    ],
     "application/dicom": [bytes(128) + b"DICM" + bytes(10), tiff("<", 1, 1).ljust(128, b"x") + b"DICM"],
     "application/edf": [EDF],
     "audio/wav": [riff(b"WAVE", b"fmt "), b"RIFF\xff\xff\xff\xffWAVEfmt ", b"RIFF\0\0\0\0WAVEfmt "],
@@ -129,6 +189,13 @@ def test_hardly_anything_is_too_short_to_be_judged(type_: str) -> None:
         ("text/csv", b"\n\n <script>alert(1)</script>"),
         ("text/csv", b"%PDF-1.7"),
         ("text/csv", b"PK\x03\x04"),
+        ("text/csv", b"BM" + struct.pack("<IHHI", 0x20202020, 0, 0, 54) + b" " * 40),
+        ("text/csv", b"ID3\x04 flags"),
+        ("text/csv", b"RIFF    WAVEfmt \x10\0\0\0"),
+        ("text/csv", b"#!/bin/sh\n"),
+        ("text/csv", b"#! /bin/sh\n"),
+        ("text/csv", b"%!PS-Adobe-3.0"),
+        ("text/csv", GIF[:6] + b"  ,"),
         ("application/dicom", b"<script>".ljust(128) + b"DICM"),
         ("application/edf", EDF[:100] + b"\0" + EDF[101:]),
         ("application/edf", EDF[:200]),
@@ -142,6 +209,125 @@ def test_hardly_anything_is_too_short_to_be_judged(type_: str) -> None:
 )
 def test_bad_files(type_: str, content: bytes) -> None:
     assert not formats.matches(type_, content)
+
+
+SHORT = PNG[:33]
+"""A picture whose size alone there is."""
+
+
+@pytest.mark.parametrize(
+    ("type_", "content"),
+    [
+        *(("image/png", PNG[:8] + more) for more in (PROGRAM, b" damaged", PDF)),
+        *(("image/png", SHORT + more) for more in (archive(), PROGRAM, DOS_PROGRAM, PDF, b"#!/bin/sh\n", JPEG, GIF)),
+        ("image/jpeg", b"\xff\xd8\xff\xe0" + bytes(30)),
+        ("image/jpeg", JPEG[:20] + JPEG[33:]),  # without SOF
+        *(("image/jpeg", JPEG[:33] + more) for more in (archive(), PROGRAM, DOS_PROGRAM, PDF)),
+        *(("image/jpeg", JPEG + more) for more in (archive(), PROGRAM, DOS_PROGRAM, PDF)),
+        *(("image/webp", riff(b"WEBP", more)) for more in (b"what?" + DOS_PROGRAM, b"VP8 " + bytes(30))),
+        ("image/webp", riff(b"WEBP", VP8L.replace(b"\x2f", b"\x2e"))),
+        *(("image/webp", riff(b"WEBP", VP8) + more) for more in (archive(), PROGRAM, DOS_PROGRAM, PDF)),
+        *(("image/avif", ftyp(b"avif") + more) for more in (b"", LAST, meta(100_000, 100_000), meta(0, 1))),
+        ("image/avif", ftyp(b"avis") + moov(60_000, 60_000)),
+        ("image/heic", ftyp(b"heic") + meta(5, 5) + box(b"meta", bytes(4)) + meta(100_000, 100_000)),
+        *(("image/heic", ftyp(b"heic") + meta(5, 5) + more) for more in (archive(), PROGRAM, DOS_PROGRAM, PDF)),
+        ("image/heic", ftyp(b"heic") + meta(5, 5) + b"\0\0\0\7free"),
+        *(("application/pdf", PDF + more) for more in (archive(), archive(b"%%EOF"), PROGRAM, DOS_PROGRAM, b"<html>")),
+        *(("application/pdf", b"%PDF-1.4 %%EOF" + more) for more in (archive(), PROGRAM)),
+        ("application/pdf", b"%PDF-1.4" + PROGRAM),
+        ("audio/mpeg", b"ID3\n\n\n=1;alert(1)//"),
+        ("video/mp4", b"MZ\x90\0ftypisom" + DOS_PROGRAM),
+        ("video/quicktime", b"#!/bmoov\necho"),
+    ],
+)
+def test_a_damaged_file_is_not_taken_for_whatever_it_may_be(type_: str, content: bytes) -> None:
+    assert not formats.matches(type_, content)
+
+
+CARRIERS = [(type_, content) for type_, all_ in GOOD.items() if type_ != "text/csv" for content in (all_[0], all_[-1])]
+
+
+@pytest.mark.parametrize(("type_", "content"), CARRIERS)
+@pytest.mark.parametrize(
+    "more", [archive(), archive(b"x" * 65_535), far_archive(), archive() + bytes(1000)], ids=range(4)
+)
+def test_no_file_is_an_archive_too(type_: str, content: bytes, more: bytes) -> None:
+    assert not formats.matches(type_, content + more)
+
+
+@pytest.mark.parametrize(
+    ("type_", "content"),
+    [
+        ("image/gif", GIF[:-1] + b"\x21\xfe" + bytes([len(archive())]) + archive() + b"\0;"),
+        ("image/tiff", tiff("<", 5, 5).ljust(257, b"\0") + b"ustar\x0000"),
+        ("image/tiff", tiff("<", 5, 5) + b"Rar!\x1a\x07\x01\0"),
+        ("audio/wav", riff(b"WAVE", b"fmt ") + b"7z\xbc\xaf\x27\x1c"),
+        ("audio/ogg", b"OggS\0\2" + bytes(100) + PDF),
+    ],
+)
+def test_what_is_within_a_file_is_no_other_one(type_: str, content: bytes) -> None:
+    assert not formats.matches(type_, content)
+
+
+def test_a_scan_may_hold_a_document() -> None:
+    assert formats.matches("application/dicom", bytes(128) + b"DICM" + bytes(60) + PDF)
+
+
+# Honest files, of whatever bytes: what begins other files may come up in them by chance
+
+
+def png_of(packed: bytes) -> bytes:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    return PNG[:33] + chunk(b"tEXt", b"a\0b") + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+
+
+def jpeg_of(packed: bytes) -> bytes:
+    exif = b"\xff\xe1" + struct.pack(">H", 2 + len(packed[:5000])) + packed[:5000]
+    return JPEG[:20] + exif + JPEG[20:43] + packed.replace(b"\xff", b"\xff\0") + b"\xff\xd9"
+
+
+def gif_of(packed: bytes) -> bytes:
+    blocks = (packed[begin : begin + 255] for begin in range(0, len(packed), 255))
+    begin, end = GIF.split(b"\x02\x02D\x01", 1)
+    return begin + b"\x08" + b"".join(bytes([len(block)]) + block for block in blocks) + end
+
+
+def webp_of(packed: bytes) -> bytes:
+    return riff(b"WEBP", b"VP8 " + struct.pack("<I", 10 + len(packed)) + VP8[8:] + packed + bytes(len(packed) % 2))
+
+
+HONEST: dict[str, Callable[[bytes], bytes]] = {
+    "image/png": png_of,
+    "image/jpeg": jpeg_of,
+    "image/gif": gif_of,
+    "image/webp": webp_of,
+    "image/tiff": lambda packed: tiff("<", 5, 5) + packed,
+    "image/heic": lambda packed: ftyp(b"heic") + meta(5, 5) + box(b"mdat", packed),
+    "application/pdf": lambda packed: PDF[:30] + b"stream\n" + packed + b"\nendstream\nendobj\n%%EOF\r\n",
+    "application/dicom": lambda packed: bytes(128) + b"DICM" + packed,
+    "application/edf": lambda packed: EDF + packed,
+    "audio/wav": lambda packed: riff(b"WAVE", b"fmt " + bytes(20) + b"data" + packed),
+    "audio/mpeg": lambda packed: b"\xff\xfb\x90\x64" + packed,
+    "audio/ogg": lambda packed: b"OggS\0\2" + packed,
+    "audio/flac": lambda packed: b"fLaC\0\0\0\x22" + packed,
+    "video/mp4": lambda packed: ftyp(b"isom") + box(b"mdat", packed) + moov(5, 5),
+    "video/webm": lambda packed: EBML + packed,
+    "video/x-msvideo": lambda packed: riff(b"AVI ", b"LIST" + packed),
+}
+SIGNATURES = [b"PK\3\4", b"PK\1\2", b"PK\5\6", b"\x7fELF", b"MZ\x90\0", b"%PDF", b"#!/b", b"Rar!", b"7z\xbc\xaf"]
+
+
+@pytest.mark.parametrize("type_", HONEST)
+def test_no_honest_file_is_refused_for_what_its_bytes_look_like(type_: str) -> None:
+    chance = random.Random(type_)
+    for _ in range(100):
+        packed = bytearray(chance.randbytes(chance.randrange(100, 20_000)))
+        for signature in SIGNATURES:
+            position = chance.randrange(len(packed))
+            packed[position : position + 4] = signature
+        assert formats.matches(type_, HONEST[type_](bytes(packed)))
 
 
 def test_what_is_said_of_a_type_beside_its_name_does_not_matter() -> None:

@@ -65,3 +65,8 @@ def test_other_content_types_are_a_415(header: str | None) -> None:
     with pytest.raises(ServiceError) as caught:
         format_of(header)
     assert caught.value.status == 415
+
+
+def test_too_long_a_wish_is_none() -> None:
+    assert negotiate("application/xml" + ", text/html" * 100) is Format.JSON
+    assert negotiate("application/xml" + ", text/html" * 90) is Format.XML

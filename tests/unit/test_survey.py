@@ -16,7 +16,7 @@ SEVEN = Rules(user_id="7", oldest=MIN_TIME, received=5)
 
 
 def test_plain_lines() -> None:
-    text = "m,t=v f=1,g=2i 5\nm f=-1.5,g=3i 6\nn b=t -7\nn b=false 8"
+    text = "m,t=v f=1,g=2i 5\nm f=-1.5,g=3i 6\nn b=t 7\nn b=false 8"
     assert survey(text, 1, ANYBODY) == Survey(4, 6, {"m": {"f": "float", "g": "integer"}, "n": {"b": "boolean"}})
     assert survey("m,user_id=7 f=1 5\n", 10**9, SEVEN) == Survey(1, 1, {"m": {"f": "float"}})
 
@@ -27,7 +27,8 @@ NOT_PLAIN = {
     "carriage returns": "m f=1 1\r\n", "a number too long": f"m f={'1' * 400} 1", "no fields": "m 1",
     "a reserved name": "_m f=1 1", "a reserved field": "m time=1 1", "a tag twice": "m,t=a,t=b f=1 1",
     "an empty tag": "m,t= f=1 1", "a field twice": "m f=1,f=2 1", "two types": "m f=1 1\nm,t=a f=2i 2",
-    "too old": "m f=1 -9223372036854775808", "too late": "m f=1 9223372036854775807",
+    "before 1970": "m f=1 -1", "lines run together": "m f=1 1 m f=1\n1\nm f=1 1", "a time of two": "m f=1 1_0",
+    "too late": "m f=1 9223372036854775807",
     "too many forms": "\n".join(f"m f{n}=1 1" for n in range(20)), "bad": "m f=1 1\nbad\nm f=1 2",
 }  # fmt: skip
 

@@ -44,13 +44,13 @@ class Sessions:
         two that raced. Later it is taken for theft, which ends the session (:class:`RefreshTokenReused`).
         """
         claims = self._tokens.verify(refresh_token, "refresh")
-        self._attempts.take("refresh", claims.sub)
         with self._database.transaction(claims.org_id) as tx:
             if not db.lock_session(tx, claims.sid):
                 raise Unauthorized
             found = db.find_refresh_token(tx, claims, digest(refresh_token))
             if found is None:
                 raise Unauthorized
+            self._attempts.take("refresh", claims.sub)  # only now: a dead token must not use up what its owner has
             if isinstance(found, db.Account):
                 return self._answer(self._rotate(tx, claims, found))
             if found.seconds <= self._grace_seconds:

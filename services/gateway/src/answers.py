@@ -1,6 +1,6 @@
-"""Answers of services: complete ones, long ones that are still coming, and what they look like when they fail."""
+"""Answers of services: short ones, long ones, and what they look like when they fail."""
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -8,20 +8,24 @@ from heartguard.models.common import Error, Ready
 
 from .rsgi import Headers
 
+if TYPE_CHECKING:
+    from .stored import Stored
+
 
 class Rest(Protocol):
-    """What is still to come of a long answer. :meth:`close` may be called at any time, and lets go of the upstream."""
+    """What is still to come of a long answer."""
 
     async def read(self) -> bytes | None:
         """The next piece, None at the end. An error means that the answer is cut short, and cannot be mended."""
 
-    def close(self) -> None: ...
-
 
 class Answer:
-    """A service's answer: complete in ``body``, or with a ``rest`` that follows it; begun after ``seconds``."""
+    """A service's answer, begun after ``seconds``: complete in ``body``, or else ``stored`` once the ``rest`` has come.
 
-    __slots__ = ("body", "headers", "rest", "seconds", "status")
+    Of a long one ``body`` is the beginning.
+    """
+
+    __slots__ = ("body", "headers", "rest", "seconds", "status", "stored")
 
     def __init__(self, status: int, headers: Headers, body: bytes, rest: Rest | None) -> None:
         self.seconds = 0.0
@@ -29,6 +33,7 @@ class Answer:
         self.headers = headers
         self.body = body
         self.rest = rest
+        self.stored: Stored | None = None
 
     @property
     def length(self) -> str | None:
@@ -55,7 +60,7 @@ def is_failure_of_ours(answer: Answer) -> bool:
         return any(root in answer.body[:200] for root in _XML_FAILURES)
     if media_type != "application/json":
         return False
-    if answer.rest is not None:
+    if answer.stored is not None:
         return answer.body.startswith(b'{"error":{"code":"')
     return any(_reads(decoder, answer.body) for decoder in _JSON_FAILURES)
 

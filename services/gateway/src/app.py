@@ -27,6 +27,7 @@ from .reports import Reports
 from .revocation import Revocations
 from .routes import Routes
 from .settings import Settings
+from .stored import Storage
 from .upstream import Upstream
 from .views import endpoints
 
@@ -48,7 +49,10 @@ def create_app(settings: Settings | None = None) -> Flask:
     settings = settings or load(Settings)
     tokens = Tokens(open_ring(settings.jwt_secret, settings.jwt_keyring_file))
     valkey = Pipeline(settings.redis_url)
-    upstreams = {name: Upstream(name, url, settings.upstream_timeout) for name, url in settings.upstreams().items()}
+    storage = Storage()
+    upstreams = {
+        name: Upstream(name, url, settings.upstream_timeout, storage) for name, url in settings.upstreams().items()
+    }
     addresses = Addresses(settings.trusted_proxies)
     bridge = Bridge()
     guard = Guard(

@@ -16,19 +16,19 @@ from heartguard.services import SERVICES
 
 from .addresses import Addresses
 from .answers import Answer
+from .bodies import SLOWEST
 from .bridge import Bridge
 from .cors import Cors
 from .guard import Guard
 from .headers import VARY, from_service
-from .incoming import Nonsense
-from .outlet import Outlet
+from .outlet import SEND_TIMEOUT, Outlet
 from .own_pages import OwnPages
 from .proxy import Proxy
 from .reports import Reports
 from .routes import is_proxied
 from .rsgi import Headers, Protocol, Scope
+from .stored import Stored
 from .visit import Visit
-from .wire import Broken, TooSlow
 
 PREFIX = SERVICES["gateway"].prefix
 MOST_AT_WORK = 1024
@@ -36,8 +36,8 @@ MOST_AT_WORK = 1024
 
 _WITHOUT_BODY = frozenset({204, 304})
 
-Begun = tuple[Answer, Headers, Outlet]
-"""A long answer, what is to be said before it, and where it is to go."""
+Begun = tuple[int, Headers, Stored, Outlet]
+"""The status of a long answer, its headers, itself, and where it is to go."""
 
 
 class Front:
@@ -88,6 +88,7 @@ class Front:
         try:
             if self._at_work > MOST_AT_WORK:
                 raise Unavailable
+            visit.check(scope.headers)
             if visit.method == "OPTIONS":
                 self._finish(visit, 204, [*visit.told(), *self._cors.preflight(visit.origin)], b"", protocol)
             elif is_proxied(visit.path):
@@ -105,15 +106,17 @@ class Front:
         headers = from_service(answer.headers)
         headers += visit.told()
         headers += self._cors.actual(visit.origin)
-        if (answer.rest is not None or visit.method == "HEAD") and answer.length is not None:
-            headers.append(("content-length", answer.length))
-        if answer.rest is None:
+        stored = answer.stored
+        if stored is None:
+            if visit.method == "HEAD" and answer.length is not None:
+                headers.append(("content-length", answer.length))
             self._finish(visit, answer.status, headers, answer.body, protocol)
             return None
+        headers.append(("content-length", str(stored.length)))
         try:
-            return answer, headers, Outlet()
+            return answer.status, headers, stored, Outlet()
         except Unavailable:
-            answer.rest.close()
+            stored.close()
             raise
 
     async def _own_page(self, visit: Visit, scope: Scope, protocol: Protocol) -> None:
@@ -127,21 +130,21 @@ class Front:
         protocol.response_bytes(status, headers, b"" if status in _WITHOUT_BODY else body)
         self._reports.report(visit, status)
 
-    async def _send(self, visit: Visit, protocol: Protocol, answer: Answer, headers: Headers, outlet: Outlet) -> None:
+    async def _send(
+        self, visit: Visit, protocol: Protocol, status: int, headers: Headers, stored: Stored, outlet: Outlet
+    ) -> None:
         """Send a long answer. An error ends the connection: what has been sent cannot be taken back."""
-        assert answer.rest is not None
-        piece: bytes | None = answer.body
         try:
-            await outlet.begin(protocol, answer.status, headers)
-            while piece:
-                await outlet.send(piece)
-                piece = await answer.rest.read()
-        except (Broken, Nonsense, TooSlow, OSError) as error:
+            async with asyncio.timeout(SEND_TIMEOUT + stored.length / SLOWEST):
+                await outlet.begin(protocol, status, headers)
+                while piece := await stored.read():
+                    await outlet.send(piece)
+        except OSError as error:
             log.info("broken off", request_id=visit.request_id, error=repr(error))
         finally:
             outlet.close()
-            answer.rest.close()
-            self._reports.report(visit, answer.status)
+            stored.close()
+            self._reports.report(visit, status)
 
     def _refuse(self, visit: Visit, error: ServiceError, protocol: Protocol) -> None:
         if error.status >= 500:

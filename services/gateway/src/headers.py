@@ -4,6 +4,8 @@ import re
 from collections.abc import Collection, Mapping
 from functools import lru_cache
 
+from heartguard.errors import Malformed
+
 from .rsgi import Headers
 
 HOP_BY_HOP = frozenset(
@@ -12,6 +14,8 @@ HOP_BY_HOP = frozenset(
         "te", "trailer", "transfer-encoding", "upgrade", "http2-settings",
     }
 )  # fmt: skip
+
+PRECONDITIONS = frozenset({"if-match", "if-none-match"})
 
 _NOT_FROM_CLIENTS = re.compile(
     r"forwarded|via|host|content-length|expect|proxy|remote-user|authenticated-user|true-client-ip|cf-connecting-ip"
@@ -23,16 +27,17 @@ _NOT_FROM_CLIENTS = re.compile(
 
 
 class _Passing(dict[str, bool]):
-    """Whether a client's header of that name passes. Remembered, up to a bound.
+    """Whether a client's header of that name passes. Remembered, up to bounds of number and length.
 
     One with an underscore does not: servers that speak CGI or WSGI read it as a hyphen.
     """
 
     KEPT = 4096
+    LONGEST = 64
 
     def __missing__(self, name: str) -> bool:
         passes = "_" not in name and name not in HOP_BY_HOP and not _NOT_FROM_CLIENTS.fullmatch(name)
-        if len(self) < self.KEPT:
+        if len(self) < self.KEPT and len(name) <= self.LONGEST:
             self[name] = passes
         return passes
 
@@ -41,9 +46,16 @@ _passing = _Passing()
 
 
 def from_client(headers: Mapping[str, str], *, authorization: bool) -> Headers:
-    """The client's headers that a service gets to see; ``authorization`` only where the route reads it."""
+    """The client's headers that a service gets to see; ``authorization`` only where the route reads it.
+
+    Raises 400 where a precondition is none of them: without it a guarded change would be made in any case.
+    """
     passed = [pair for pair in headers.items() if _passing[pair[0]] and pair[1].isascii()]
-    return _less(passed, headers.get("connection"), () if authorization else ("authorization",))
+    passed = _less(passed, headers.get("connection"), () if authorization else ("authorization",))
+    for name in PRECONDITIONS:
+        if name in headers and all(name != known for known, _ in passed):
+            raise Malformed("A precondition must be ASCII, and for more than one hop")
+    return passed
 
 
 def _less(headers: Headers, connection: str | None, names: Collection[str]) -> Headers:
@@ -52,9 +64,13 @@ def _less(headers: Headers, connection: str | None, names: Collection[str]) -> H
     return [pair for pair in headers if pair[0] not in dropped] if dropped else headers
 
 
-@lru_cache(maxsize=256)
 def _one_hop(connection: str) -> frozenset[str]:
-    """The names that a ``Connection`` header lists, less those that never pass."""
+    """The names that a ``Connection`` header lists, less those that never pass. Only short ones are remembered."""
+    return _listed(connection) if len(connection) <= 64 else _listed.__wrapped__(connection)
+
+
+@lru_cache(maxsize=256)
+def _listed(connection: str) -> frozenset[str]:
     return frozenset(token.strip().lower() for token in connection.split(",")) - HOP_BY_HOP - {"close", ""}
 
 

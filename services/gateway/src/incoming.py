@@ -9,12 +9,13 @@ MOST_FRAMING = 64 * 1024
 
 _FRAMING = frozenset({"content-length", "transfer-encoding"})
 _NAMES_KEPT = 4096
+_LONGEST_KEPT = 64
 _names: dict[bytes, str] = {}
 
 
 def _remembered(name: bytes) -> str:
     lowered = name.decode("ascii").lower()
-    if len(_names) < _NAMES_KEPT:
+    if len(_names) < _NAMES_KEPT and len(name) <= _LONGEST_KEPT:
         _names[name] = lowered
     return lowered
 

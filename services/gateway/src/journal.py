@@ -24,11 +24,14 @@ class Journal:
         await self._trail.put(intent)
         return intent
 
-    async def settle(self, visit: Visit, intent: Event, status: int) -> None:
-        """Record what came of it. Where that cannot be, the audit service will report that nobody knows."""
+    async def settle(self, visit: Visit, intent: Event, status: int, outcome: Outcome | None = None) -> None:
+        """Record what came of it: ``outcome``, or else what the status says.
+
+        Where that cannot be recorded, the audit service will report that nobody knows.
+        """
         event_id = outcome_id(intent.event_id)
         told = {"status": status, "intent": intent.event_id}
-        await self._try(_event(visit, "REQUEST", _outcome(status), event_id=event_id, **told))
+        await self._try(_event(visit, "REQUEST", outcome or _outcome(status), event_id=event_id, **told))
 
     async def refuse(self, visit: Visit, status: int) -> None:
         """Record that somebody was refused. Raises :class:`Unavailable` where that cannot be."""

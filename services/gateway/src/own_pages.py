@@ -57,7 +57,7 @@ def environ_of(visit: Visit, scope: Scope) -> WSGIEnvironment:
         "REQUEST_METHOD": visit.method,
         "SCRIPT_NAME": "",
         "PATH_INFO": visit.path.encode().decode("latin-1"),
-        "QUERY_STRING": visit.query,
+        "QUERY_STRING": visit.query.encode().decode("latin-1"),
         "SERVER_NAME": name,
         "SERVER_PORT": port,
         "SERVER_PROTOCOL": f"HTTP/{visit.http_version}",

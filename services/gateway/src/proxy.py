@@ -15,7 +15,6 @@ from .headers import from_client
 from .journal import Journal
 from .routes import Route, Routes
 from .rsgi import Headers, Protocol
-from .stored import stored
 from .upstream import BODILESS, Upstream
 from .visit import Visit
 
@@ -39,7 +38,7 @@ class Proxy:
         self._journal = journal
 
     async def answer(self, visit: Visit, protocol: Protocol) -> Answer:
-        """The service's answer, or the beginning of a long one; raises what else the client is to be told."""
+        """The service's answer; raises what else the client is to be told."""
         try:
             route, target = self._find(visit)
         except ServiceError:  # what leads nowhere counts against the limit, too
@@ -58,6 +57,9 @@ class Proxy:
             except ServiceError as error:
                 await self._journal.settle(visit, intent, error.status)
                 raise
+            except Exception:
+                await self._journal.settle(visit, intent, 500, "unknown")
+                raise
             await self._journal.settle(visit, intent, answer.status)
             return answer
         finally:
@@ -75,16 +77,15 @@ class Proxy:
         answer = await self._upstreams[route.service].send(visit.method, target, headers, body)
         visit.upstream_seconds = answer.seconds
         if answer.status >= 400 and visit.method != "HEAD" and not is_failure_of_ours(answer):
-            if answer.rest is not None:
-                answer.rest.close()
+            if answer.stored is not None:
+                answer.stored.close()
             raise ServiceError(502 if answer.status >= 500 else answer.status)
-        return answer if answer.rest is None or answer.length is not None else await stored(answer)
+        return answer
 
     def _find(self, visit: Visit) -> tuple[Route, str]:
         """The route, and the target to ask its service for."""
         template, target = self._routes.find(visit.path)
         route = template.route(visit.method)
-        visit.check_host()
         visit.route = route
         return route, f"{target}?{visit.query}" if visit.query else target
 

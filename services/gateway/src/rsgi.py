@@ -7,15 +7,17 @@ Headers = list[tuple[str, str]]
 
 
 class RequestHeaders(Interface):
-    """The names are in lower case. One that came twice is there twice."""
+    """The names are in lower case. One that came twice is there twice; one whose value is not ASCII is only a key."""
 
     def items(self) -> Headers: ...
+
+    def keys(self) -> list[str]: ...
 
 
 class Scope(Interface):
     """What is known of a request. ``client`` and ``server`` are address and port.
 
-    ``path`` is decoded, with U+FFFD for what is not UTF-8; ``query_string`` is as it was sent.
+    ``path`` is decoded, with U+FFFD for what is not UTF-8; ``query_string`` is as it was sent, in UTF-8.
     """
 
     http_version: str

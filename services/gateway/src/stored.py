@@ -1,64 +1,88 @@
-"""Long answers whose length is not known before their end: taken in whole, then passed on with a length.
+"""Long answers: taken in whole, as fast as their service gives them, before their client hears of them.
 
-A client could not tell one of these that broke off from one that is complete. So it hears of it only once it is.
+So a client that reads slowly holds up no thread of the service, and an answer that breaks off is a failure instead of
+something that looks complete. They wait on disk; what is written there and read is waited for in threads.
 """
 
+import asyncio
+from contextlib import suppress
 from tempfile import TemporaryFile
-from typing import IO
 
 from heartguard.errors import ServiceError, Unavailable
 
 from .answers import Answer
 from .bodies import CHUNK
-from .incoming import Nonsense
-from .wire import Broken, TooSlow
 
 LONGEST = 1024 * 1024 * 1024
-"""Bytes of such an answer. It waits in a temporary file."""
+"""Bytes of one answer."""
+TOO_LONG = "The answer is longer than the gateway passes on (1 GiB): ask for less, or the service itself"
+ROOM = 4 * LONGEST
+"""Bytes of all that wait for one event loop."""
 
 
-async def stored(answer: Answer) -> Answer:
-    """The same answer with a length. Raises 502 or 504 where it breaks off, 503 where there is no room for it."""
-    assert answer.rest is not None
-    file: IO[bytes] | None = None
-    try:
-        file = TemporaryFile()  # noqa: SIM115 - closed here, or by the answer's rest
-        piece: bytes | None = answer.body
-        while piece:
-            file.write(piece)
-            if file.tell() > LONGEST:
-                raise ServiceError(502)
-            piece = await answer.rest.read()
-        length = file.tell()
-        file.seek(0)
-    except BaseException as error:
-        answer.rest.close()
-        if file is not None:
-            file.close()
-        raise _told(error) from error
-    headers = [pair for pair in answer.headers if pair[0] != "transfer-encoding"]
-    found = Answer(answer.status, [*headers, ("content-length", str(length))], file.read(CHUNK), _Stored(file))
-    found.seconds = answer.seconds
-    return found
+class Storage:
+    """Where the long answers of one event loop wait."""
+
+    def __init__(self, room: int = ROOM, longest: int = LONGEST) -> None:
+        self._room = room
+        self._longest = longest
+
+    async def take_in(self, answer: Answer) -> "Stored":
+        """All of a long answer. Raises 503 where there is no room for it, 502 where it is too long for any."""
+        assert answer.rest is not None
+        stored = Stored(self)
+        try:
+            piece: bytes | None = answer.body
+            while piece:
+                await stored.add(piece)
+                if stored.length > self._longest:
+                    raise ServiceError(502, TOO_LONG)
+                piece = await answer.rest.read()
+            await stored.rewind()
+        except BaseException as error:
+            stored.close()
+            if isinstance(error, OSError):
+                raise _no_room() from error
+            raise
+        return stored
+
+    def claim(self, size: int) -> None:
+        """Take that much room; a negative size gives it back. Raises :class:`Unavailable`."""
+        if size > self._room:
+            raise _no_room()
+        self._room -= size
 
 
-def _told(error: BaseException) -> BaseException:
-    """What the client hears of ``error``."""
-    if isinstance(error, Broken | Nonsense):
-        return ServiceError(502)
-    if isinstance(error, TooSlow):
-        return ServiceError(504)
-    return Unavailable("There is no room for the answer now") if isinstance(error, OSError) else error
+class Stored:
+    """An answer's body, in a temporary file. Whoever holds one calls :meth:`close`."""
 
+    def __init__(self, storage: Storage) -> None:
+        """Raises :class:`Unavailable`."""
+        self._storage = storage
+        self.length = 0
+        try:
+            self._file = TemporaryFile()  # noqa: SIM115 - see close
+        except OSError as error:
+            raise _no_room() from error
 
-class _Stored:
-    """The pieces of the answer, from its file."""
+    async def add(self, piece: bytes) -> None:
+        self._storage.claim(len(piece))
+        self.length += len(piece)
+        await asyncio.to_thread(self._file.write, piece)
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
+    async def rewind(self) -> None:
+        await asyncio.to_thread(self._file.seek, 0)
 
-    async def read(self) -> bytes | None:
-        return self._file.read(CHUNK) or None
+    async def read(self) -> bytes:
+        """The next piece, empty at the end."""
+        return await asyncio.to_thread(self._file.read, CHUNK)
 
     def close(self) -> None:
-        self._file.close()
+        if not self._file.closed:
+            self._storage.claim(-self.length)
+            with suppress(OSError):  # what was not written yet need not be any more
+                self._file.close()
+
+
+def _no_room() -> Unavailable:
+    return Unavailable("There is no room for the answer now")

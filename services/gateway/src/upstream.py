@@ -15,7 +15,8 @@ from .bodies import NONE, Body
 from .breaker import Breaker
 from .incoming import Nonsense
 from .rsgi import Headers
-from .wire import Broken, Connection, TooSlow, Where
+from .stored import Storage
+from .wire import Broken, Connection, NotTaken, TooSlow, Where
 
 AT_ONCE = 64
 """How many requests a service may be asked at once, and connections that are kept for more; the others wait."""
@@ -32,8 +33,11 @@ _NOT_IN_TARGET = re.compile(r"[^\x21-\x7e]")
 class Upstream:
     """One service, for one event loop."""
 
-    def __init__(self, name: str, base_url: str, timeout: float, breaker: Breaker | None = None) -> None:
+    def __init__(
+        self, name: str, base_url: str, timeout: float, storage: Storage, breaker: Breaker | None = None
+    ) -> None:
         self.name = name
+        self._storage = storage
         self._where = Where.parse(base_url)
         self._timeout = timeout
         self._idle: list[Connection] = []
@@ -45,9 +49,9 @@ class Upstream:
     async def send(self, method: str, target: str, headers: Headers, body: Body) -> Answer:
         """Ask the service. ``target`` is the path, encoded, with the query string.
 
-        Raises 502 (no connection, or nonsense), 503 (open circuit, or too many ask) or 504 (no answer in time); 400
-        where the request cannot be written down. An idempotent request is sent once more where the connection
-        failed, not where time ran out.
+        Raises 502 (no connection, or nonsense), 503 (open circuit, too many ask, or no room for the answer) or 504 (no
+        answer in time); 400 where the request cannot be written down. Where the connection failed, not where time ran
+        out, a request is sent once more: one that only reads, and another idempotent one if it was hardly taken.
         """
         head = self._head(method, target, headers, body)
         if self._places.locked():
@@ -93,7 +97,7 @@ class Upstream:
         if method not in BODILESS:
             fields.append(f"content-length: {body.length}")
         if _NOT_IN_TARGET.search(target):
-            target = _NOT_IN_TARGET.sub(lambda found: quote(found[0], encoding="latin-1"), target)
+            target = _NOT_IN_TARGET.sub(lambda found: quote(found[0]), target)
         lines = [f"{method} {self._where.base}{target} HTTP/1.1", f"host: {self._where.authority}", *fields, "", ""]
         head = CRLF.join(lines).encode("ascii")
         if len(head) - len(head.translate(None, _CONTROL)) != len(CRLF) * (len(lines) - 1):
@@ -104,8 +108,8 @@ class Upstream:
         try:
             try:
                 return await self._attempt(self._kept() or await self._new(), method, head, body)
-            except Broken:
-                if method not in IDEMPOTENT:
+            except Broken as error:
+                if not (method in BODILESS or (method in IDEMPOTENT and isinstance(error, NotTaken))):
                     raise
             return await self._attempt(await self._new(), method, head, body)
         except BaseException as error:
@@ -125,10 +129,13 @@ class Upstream:
 
     async def _attempt(self, connection: Connection, method: str, head: bytes, body: Body) -> Answer:
         answer = await connection.ask(method, head, body)
-        if answer.rest is None:
-            self.release(connection)
-        else:
-            answer.rest = _Rest(self, connection)
+        if answer.rest is not None:
+            try:
+                answer.stored = await self._storage.take_in(answer)
+            except BaseException:
+                connection.close()
+                raise
+        self.release(connection)
         return answer
 
     def release(self, connection: Connection) -> None:
@@ -139,40 +146,13 @@ class Upstream:
             connection.close()
 
     def _failure(self, error: BaseException) -> BaseException:
-        """What the client hears of ``error``."""
+        """What the client hears of ``error``; a :class:`ServiceError` is our own, for want of room."""
+        if isinstance(error, ServiceError):
+            self._breaker.succeeded()
+            return error
         self._breaker.failed()
         self._failures.inc()
         if not isinstance(error, Broken | TooSlow | Nonsense | ValueError):
             return error
         log.warning("upstream", upstream=self.name, error=repr(error))
         return ServiceError(504 if isinstance(error, TooSlow) else 502)
-
-    def broke_off(self, error: Exception) -> None:
-        """Note that an answer ended before its end."""
-        self._failure(error)
-
-
-class _Rest:
-    """The pieces of an answer after the first."""
-
-    def __init__(self, upstream: Upstream, connection: Connection) -> None:
-        self._upstream = upstream
-        self._connection: Connection | None = connection
-
-    async def read(self) -> bytes | None:
-        if self._connection is None:
-            return None
-        try:
-            piece = await self._connection.read()
-        except (Broken, TooSlow, Nonsense) as error:
-            self._upstream.broke_off(error)
-            self.close()
-            raise
-        if piece is None:
-            self.close()
-        return piece
-
-    def close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            self._upstream.release(connection)

@@ -11,8 +11,9 @@ from heartguard.ratelimit import Taken
 from heartguard.tokens import Claims, as_bearer
 
 from .addresses import Address, Addresses
+from .headers import PRECONDITIONS
 from .routes import Route
-from .rsgi import Headers, Scope
+from .rsgi import Headers, RequestHeaders, Scope
 
 _PROCESS = token_hex(8)
 _next = count(1).__next__
@@ -65,11 +66,15 @@ class Visit:
             headers += self.taken.headers()
         return headers
 
-    def check_host(self) -> None:
-        """Raise 400 for no ``Host``, or for two."""
+    def check(self, headers: RequestHeaders) -> None:
+        """Raise 400 for no ``Host``, or for two, and for a change whose condition the web server has kept back."""
         host = self.headers.get("host", "")
         if "," in host or (not host and self.http_version == "1.1"):
             raise Malformed("There must be one Host header")
+        if self.method not in {"GET", "HEAD"} and not PRECONDITIONS.isdisjoint(
+            set(headers.keys()) - self.headers.keys()
+        ):
+            raise Malformed("A precondition must be ASCII")
 
 
 def single(pairs: Headers) -> dict[str, str]:

@@ -23,6 +23,10 @@ class Broken(Exception):
     """There is no connection, or it ended before the answer did."""
 
 
+class NotTaken(Broken):
+    """The request was hardly taken: there is no connection, or a kept one ended before a byte of the answer."""
+
+
 class TooSlow(Exception):
     """The service let the time limit pass."""
 
@@ -57,22 +61,22 @@ class Connection(asyncio.Protocol):
         self._answer = Incoming()
         self._failure: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._idle = self._open = self._full = self._held_up = self._cut = False
+        self._idle = self._open = self._full = self._held_up = self._cut = self._kept = self._heard = False
         self._enough = WHOLE
         self._deadline = self._loop.time() + timeout
 
     @classmethod
     async def connect(cls, where: Where, timeout: float) -> "Connection":
-        """Raises :class:`Broken`."""
+        """Raises :class:`NotTaken`."""
         loop = asyncio.get_running_loop()
         encrypted = ssl.create_default_context() if where.scheme == "https" else None
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 _, made = await loop.create_connection(lambda: cls(timeout), where.host, where.port, ssl=encrypted)
         except TimeoutError as error:
-            raise Broken("no connection in time") from error
+            raise NotTaken("no connection in time") from error
         except OSError as error:
-            raise Broken(repr(error)) from error
+            raise NotTaken(repr(error)) from error
         return made
 
     def fresh(self) -> bool:
@@ -85,7 +89,7 @@ class Connection(asyncio.Protocol):
         Raises :class:`Broken`, :class:`TooSlow` or :class:`Nonsense`; then the connection is closed.
         """
         self._answer.expect(method)
-        self._idle = False
+        self._kept, self._idle, self._heard = self._idle, False, False
         self._enough = WHOLE
         self._deadline = self._loop.time() + self._timeout
         try:
@@ -171,6 +175,7 @@ class Connection(asyncio.Protocol):
         if self._idle:
             self.close()  # nobody asked
             return
+        self._heard = True
         answer = self._answer
         try:
             answer.feed(received)
@@ -196,7 +201,7 @@ class Connection(asyncio.Protocol):
         if self._answer.complete:
             self.close()
         else:
-            self._fail(Broken(why))
+            self._fail(NotTaken(why) if self._kept and not self._heard else Broken(why))
 
     def pause_writing(self) -> None:
         self._full = True

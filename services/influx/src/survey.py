@@ -22,6 +22,11 @@ MAX_FORMS = 8
 LONGEST_REMEMBERED = 512
 """Characters of a beginning of a line that is remembered."""
 
+MAX_DIGITS = 19
+"""Of a time that is plain."""
+_DIGITS = re.compile("[0-9]+")
+_NO_SEPARATORS = bytes({*range(256)} - set(b" \n"))
+
 _VALUES: dict[FieldType, str] = {
     "float": r"-?[0-9]{1,17}(?:\.[0-9]{1,17})?",
     "integer": r"-?[0-9]{1,18}i",
@@ -42,41 +47,64 @@ class Survey(NamedTuple):
 
 def survey(text: str, precision: int, rules: Rules) -> Survey | None:
     """None where the text is not plain, or not all is well: to read it line by line tells what it is."""
-    if "\\" in text or '"' in text:
+    tokens = _tokens(text)
+    if not tokens:
         return None
-    points = values = 0
+    heads, fields, times = tokens[::3], tokens[1::3], _times(tokens[2::3])
+    if not (times and rules.oldest <= min(times) * precision and max(times) * precision <= MAX_TIME):
+        return None
+    values = 0
     types: dict[str, dict[str, FieldType]] = {}
-    for form, found in _lines(text):
-        all_heads, all_times = zip(*found, strict=True)
-        heads, times = set(all_heads), list(map(int, all_times))
-        if not (rules.oldest <= min(times) * precision and max(times) * precision <= MAX_TIME):
+    for form, same in _forms(set(fields)):
+        if not form:
             return None
-        if len(heads) > MAX_SERIES or not _learn(types, heads, form, rules):
+        those = heads if same is None else [head for head, field in zip(heads, fields, strict=True) if field in same]
+        series = set(those)
+        if len(series) > MAX_SERIES or not _learn(types, series, form, rules):
             return None
-        points += len(times)
-        values += len(times) * len(form)
-    return Survey(points, values, types) if points else None
+        values += len(those) * len(form)
+    return Survey(len(times), values, types)
 
 
-def _lines(text: str) -> Iterator[tuple[Form, list[tuple[str, str]]]]:
-    """The lines form by form, each with its beginning and its time; at last a bad one, where some are left over."""
+def _tokens(text: str) -> list[str]:
+    """Beginning, fields and time of each line in turn; nothing where a line is not just that."""
+    if "\\" in text or '"' in text:
+        return []
+    text = text.removesuffix("\n")
+    lines = text.count("\n") + 1
+    if text.encode().translate(None, _NO_SEPARATORS) != (b"  \n" * lines)[:-1]:
+        return []
+    return text.replace("\n", " ").split(" ")
+
+
+def _times(texts: list[str]) -> list[int]:
+    """Nothing where one is no time, or before 1970, which is rare enough."""
+    lengths = set(map(len, texts))
+    if min(lengths) < 1 or max(lengths) > MAX_DIGITS or not _DIGITS.fullmatch("".join(texts)):
+        return []
+    return list(map(int, texts))
+
+
+def _forms(fields: set[str]) -> Iterator[tuple[Form, set[str] | None]]:
+    """The forms that there are, each with the fields that have it, None where all do; at last () for what has none."""
+    left = fields
     for _ in range(MAX_FORMS):
-        form = _form(text[: text.find("\n") + 1] or text)
-        pattern = _pattern(form) if form else None
-        found = pattern.findall(text) if pattern else []
-        if pattern is None or not found:
+        form = _form(next(iter(left)))
+        pattern = _pattern(form)
+        if pattern is None:
             break
-        yield form, found
-        if len(found) == text.count("\n") + (not text.endswith("\n")):
+        same = set(filter(pattern.fullmatch, left))
+        if not same:
+            break
+        left = left - same
+        yield form, None if len(same) == len(fields) else same
+        if not left:
             return
-        text = pattern.sub("", text).lstrip("\n")
-        if not text:
-            return
-    yield (), [("", "9" * 30)]
+    yield (), left
 
 
-def _form(line: str) -> Form:
-    point = next(parse(line, 1), None)
+def _form(fields: str) -> Form:
+    point = next(parse(f"m {fields} 0", 1), None)
     if point is None or isinstance(point, Detail):
         return ()
     return tuple((field, TYPES[type(value)]) for field, value in point[3].items())
@@ -84,10 +112,10 @@ def _form(line: str) -> Form:
 
 @lru_cache(maxsize=1024)
 def _pattern(form: Form) -> re.Pattern[str] | None:
-    if any(kind not in _VALUES for _, kind in form):
+    if not form or any(kind not in _VALUES for _, kind in form):
         return None
     fields = ",".join(f"{re.escape(field)}={_VALUES[kind]}" for field, kind in form)
-    return re.compile(rf"^([^ \n#][^ \n]*+) {fields} (-?[0-9]{{1,19}})$\n?", re.MULTILINE)
+    return re.compile(fields)
 
 
 def _learn(types: dict[str, dict[str, FieldType]], heads: Set[str], form: Form, rules: Rules) -> bool:

@@ -6,6 +6,7 @@ removed. A row whose object is gone becomes ``lost``, which hides it like a dele
 should the object come back (from a backup, or with a disk that was not mounted) then so does the item.
 """
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,22 +39,33 @@ class Mender:
         self._store = store
         self._incoming = incoming
         self._grace = grace
+        self._owed = False
+        """Whether a comparison was begun and came to no end: then the next sweep tries again."""
 
     def sweep(self) -> None:
         clear_abandoned(self._incoming)
-        self.finish()
-        with self._database.transaction() as tx:
-            due = db.claim_sweep(tx, COMPARE_EVERY)
-        if due:
-            self.compare()
+        try:
+            self.finish()
+        finally:
+            self._compare_if_due()
 
     def finish(self) -> None:
         """Take back uploads that came to no end, and bring removals to theirs."""
-        cleared = PAGE
-        while cleared == PAGE:
+        begun, tried = time.monotonic(), PAGE
+        while tried == PAGE:
+            # What cannot be removed changes when it is tried, and only what changed before this began is looked for.
+            grace = self._grace + time.monotonic() - begun
             with self._database.transaction() as tx:
-                left = db.unfinished(tx, self._grace, PAGE)
-            cleared = sum(map(self._clear_away, left))
+                left = db.unfinished(tx, grace, PAGE)
+            tried = sum(map(self._clear_away, left))
+
+    def _compare_if_due(self) -> None:
+        with self._database.transaction() as tx:
+            claimed = db.claim_sweep(tx, COMPARE_EVERY)
+        self._owed = self._owed or claimed
+        if self._owed:
+            self.compare()
+            self._owed = False
 
     def compare(self) -> None:
         """Compare all rows with all objects."""
@@ -86,13 +98,26 @@ class Mender:
             after = str(page[-1].name)
 
     def _clear_away(self, known: db.Known) -> bool:
-        """Whether it was done; not where somebody else is at it."""
+        """Whether it was tried; not where somebody else is at it. Where it failed its turn comes behind all others."""
         with self._database.transaction(known.name.org_id) as tx:
             if not db.lock(tx, known):
                 return False
-            self._store.remove(known.name)
-            db.forget(tx, known.name)
-        _note(known.state, known.name)
+            if removed := self._remove(known.name):
+                db.forget(tx, known.name)
+            else:
+                db.change_state(tx, known, known.state)
+        if removed:
+            _note(known.state, known.name)
+        return True
+
+    def _remove(self, name: ObjectName) -> bool:
+        """Whether that could be done: one object's trouble must not stop the others. A store that is away does."""
+        try:
+            self._store.remove(name)
+        except Exception:  # noqa: BLE001  (whatever it is, the others have to be mended)
+            self._store.check()
+            log.exception("not removed", object=shown(str(name), ""))
+            return False
         return True
 
     def _lose(self, row: db.Known) -> None:
@@ -121,8 +146,8 @@ class Mender:
                 if db.exists(tx, name):
                     continue
             # A row is there before its object is, so there is none on its way.
-            self._store.remove(name)
-            _note("surplus", name)
+            if self._remove(name):
+                _note("surplus", name)
 
 
 def _names(store: Store) -> Iterator[ObjectName]:

@@ -41,6 +41,17 @@ def test_registrations_and_refreshes_are_limited_too(run_service: Any, speak: An
         assert [api.refresh(token).status for _ in range(4)] == [200, 200, 200, 429]
 
 
+def test_a_dead_refresh_token_uses_up_nothing_of_its_owners(run_service: Any, speak: Any) -> None:
+    with run_service(AUTH_RATE_LIMIT="3/hour") as app:
+        api = speak(app)
+        api.register(email=EMAIL)
+        stolen = api.signed_in(EMAIL)
+        assert api.logout(stolen["access_token"]).status == 204
+        token = api.signed_in(EMAIL)["refresh_token"]
+        assert [api.refresh(stolen["refresh_token"]).status for _ in range(5)] == [401] * 5
+        assert api.refresh(token).status == 200
+
+
 def test_without_valkey_there_still_is_a_limit(run_service: Any, speak: Any, tmp_path: Any) -> None:
     with run_service(AUTH_RATE_LIMIT="3/hour", REDIS_URL=f"unix://{tmp_path}/none.sock") as app:
         assert [speak(app).login("nobody@hg.io").status for _ in range(4)] == [401, 401, 401, 429]

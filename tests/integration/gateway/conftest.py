@@ -215,6 +215,9 @@ class RequestHeaders(list[tuple[str, str]]):
     def items(self) -> list[tuple[str, str]]:
         return list(self)
 
+    def keys(self) -> list[str]:
+        return [name for name, _ in self]
+
 
 class Scope:
     """A request as the web server describes it (RSGI)."""

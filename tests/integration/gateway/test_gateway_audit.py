@@ -45,6 +45,14 @@ def test_a_change_that_fails_has_an_outcome_too(make: Fixture, kit: Fixture, tol
     assert [(event.outcome, event.payload.get("status")) for event in told()] == [("intent", None), ("failure", 502)]
 
 
+def test_a_change_that_fails_unforeseen_has_one_too(
+    gateway: Fixture, service: Fixture, kit: Fixture, told: Fixture
+) -> None:
+    """The host cannot be written down as a header; the web server would not have let it in."""
+    assert gateway("DELETE", "/auth/sessions/7", kit.issue(), headers={"Host": "\u20ac"}).status_code == 500
+    assert [(event.outcome, event.payload.get("status")) for event in told()] == [("intent", None), ("unknown", 500)]
+
+
 def test_who_is_refused_is_told_of(gateway: Fixture, service: Fixture, kit: Fixture, told: Fixture) -> None:
     assert gateway("GET", "/auth/profile").status_code == 401
     assert gateway("GET", "/auth/ready", kit.issue()).status_code == 403

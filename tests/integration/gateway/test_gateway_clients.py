@@ -2,6 +2,7 @@
 
 import json
 import socket
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -68,6 +69,14 @@ def test_others_are_served_while_many_wait(port: int, begin: bytes) -> None:
     assert answers(port, "/gateway/health")
 
 
+@pytest.mark.parametrize("name", [b"Accept: ", b"X-", b"Connection: ", b"Authorization: Bearer "])
+def test_a_head_is_not_longer_than_it_needs_to_be(port: int, name: bytes) -> None:
+    for length, told in ((16 * 1024, b"HTTP/1.1 200 "), (300 * 1024, b"HTTP/1.1 431 ")):
+        head = b"GET /auth/health HTTP/1.1\r\nHost: a\r\n" + name + b"a" * length
+        with connections(port, 1, head + b": a\r\n\r\n") as (connection,):
+            assert connection.recv(65_536).startswith(told)
+
+
 def test_a_body_that_does_not_come_is_given_up(port: int, service: Fixture) -> None:
     service.seen.clear()
     begin = b"POST /auth/login HTTP/1.1\r\nHost: a\r\nAccept: application/json\r\nContent-Length: 1000\r\n\r\n{"
@@ -79,13 +88,20 @@ def test_a_body_that_does_not_come_is_given_up(port: int, service: Fixture) -> N
     assert [seen.target for seen in service.seen] == ["/auth/health"]
 
 
-def test_others_are_served_while_many_do_not_read(port: int, service: Fixture, kit: Fixture) -> None:
-    plain = service.reply
+@pytest.mark.parametrize("with_length", [True, False])
+def test_others_are_served_while_many_do_not_read(port: int, service: Fixture, with_length: bool) -> None:
+    """Not even threads of the service are held up, of which it has four."""
+    plain, threads = service.reply, threading.Semaphore(4)
 
-    def long_answer(environ: dict[str, Any], body: bytes) -> Fixture:
-        if environ["QUERY_STRING"] == "long":
-            return "200 OK", [("Content-Type", "text/plain")], [b"x" * 65_536] * (LONG // 65_536)
-        return plain(environ, body)
+    def pieces(number: int) -> Iterator[bytes]:
+        with threads:
+            for _ in range(number):
+                yield b"x" * 65_536
+
+    def long_answer(environ: dict[str, Any], _body: bytes) -> Fixture:
+        size = LONG if environ["QUERY_STRING"] == "long" else 65_536
+        headers = [("Content-Length", str(size))] if with_length else [("Connection", "close")]
+        return "200 OK", headers, pieces(size // 65_536)
 
     service.reply = long_answer
     with connections(port, 40, b"GET /auth/health?long HTTP/1.1\r\nHost: a\r\n\r\n"):

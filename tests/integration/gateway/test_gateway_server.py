@@ -144,6 +144,13 @@ def test_a_path_arrives_as_it_was_sent(
     assert [seen.target for seen in module_service.seen] == [f"/auth/sessions/{path}"]
 
 
+def test_a_query_in_utf_8_arrives_as_it_was_sent(server: tuple[int, Path], module_service: Fixture) -> None:
+    module_service.seen.clear()
+    assert status(ask(server[0], "GET", "/auth/health?x=\u20ac\u00e9")) == 200
+    assert [seen.target for seen in module_service.seen] == ["/auth/health?x=%E2%82%AC%C3%A9"]
+    assert status(ask(server[0], "GET", "/gateway/health?x=\u20ac\u00e9")) == 200
+
+
 def test_head_keeps_the_length(server: tuple[int, Path], module_service: Fixture, kit: Fixture, redis: Redis) -> None:
     answer = ask(server[0], "HEAD", "/auth/profile", f"Authorization: Bearer {kit.issue()}")
     assert status(answer) == 200
@@ -156,6 +163,10 @@ def test_head_keeps_the_length(server: tuple[int, Path], module_service: Fixture
     [
         (b"GET /auth/health HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
         (b"GET /auth/health HTTP/1.1\r\n\r\n", 400),
+        (b"GET /gateway/health HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+        (b"GET /gateway/nowhere HTTP/1.1\r\n\r\n", 400),
+        (b'POST /auth/login HTTP/1.1\r\nHost: a\r\nIf-Match: "\xe9"\r\nContent-Length: 0\r\n\r\n', 400),
+        (b"POST /auth/login HTTP/1.1\r\nHost: a\r\nConnection: If-None-Match\r\nIf-None-Match: *\r\n\r\n", 400),
         (b"GET /auth/%2e%2e/auth/health HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         (b"GET /auth//health HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         (b"DELETE /auth/sessions/a%5cb HTTP/1.1\r\nHost: a\r\n\r\n", 400),
@@ -207,7 +218,7 @@ def test_a_slow_upload_holds_nobody_up(server: tuple[int, Path], module_service:
         assert status(connection.recv(65_536)) == 200
 
 
-def test_a_long_answer_that_breaks_off_ends_the_connection(server: tuple[int, Path], module_service: Fixture) -> None:
+def test_a_long_answer_that_breaks_off_is_a_failure(server: tuple[int, Path], module_service: Fixture) -> None:
     def broken() -> Iterator[bytes]:
         yield b"x" * 200_000
         raise ConnectionAbortedError("the service dies here")
@@ -215,11 +226,9 @@ def test_a_long_answer_that_breaks_off_ends_the_connection(server: tuple[int, Pa
     usual = module_service.reply
     module_service.reply = lambda _environ, _body: ("200 OK", [("Content-Length", "1000000")], broken())
     try:
-        answer = speak(server[0], b"GET /auth/health HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert status(ask(server[0], "GET", "/auth/health")) == 502
     finally:
         module_service.reply = usual
-    assert b"content-length: 1000000\r\n" in answer
-    assert len(answer) < 300_000
 
 
 def test_many_at_once(server: tuple[int, Path], module_service: Fixture, kit: Fixture, redis: Redis) -> None:

@@ -26,6 +26,13 @@ def zip_bomb() -> bytes:
     return packed.getvalue()
 
 
+def small_zip() -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("run.js", "alert(1)")
+    return packed.getvalue()
+
+
 def png_of(width: int, height: int) -> bytes:
     """A picture that is a few bytes long, whatever its size."""
 
@@ -61,6 +68,20 @@ CONTENTS = {
         b"GIF89a/*" + GIF[8:13] + GIF[13:-1] + b"\x21\xfe\x0d*/=1;alert(1)/\x00;", "image/gif", 415
     ),
     "a picture and an archive": (PNG + zip_bomb(), "image/png", 415),
+    "a picture without its end and an archive": (PNG[:33] + zip_bomb(), "image/png", 415),
+    "a picture's first bytes and a program": (PNG[:8] + b"\x7fELF\2\1\1" + bytes(100), "image/png", 415),
+    "a picture of no known kind and a program": (
+        b"RIFF\x44\0\0\0WEBPwhat\4\0\0\0MZ\x90\0" + bytes(52), "image/webp", 415
+    ),
+    "a picture that says no size": (b"\0\0\0\x10ftypavif\0\0\0\0\0\0\0\x08mdat", "image/avif", 415),
+    "a picture within which is an archive": (
+        GIF[:-1] + b"\x21\xfe" + bytes([len(small_zip())]) + small_zip() + b"\0;", "image/gif", 415
+    ),
+    "a document and an archive": (b"%PDF-1.4 %%EOF" + zip_bomb(), "application/pdf", 415),
+    "a document and a program": (b"%PDF-1.4 %%EOF\n\x7fELF\2\1\1" + bytes(100), "application/pdf", 415),
+    "a recording and an archive": (b"OggS\0\2" + bytes(100) + zip_bomb(), "audio/ogg", 415),
+    "a film and an archive": (b"\0\0\0\x10ftypisom\0\0\0\0" + zip_bomb(), "video/mp4", 415),
+    "a film that begins as a program": (b"MZ\x90\0ftypisom" + bytes(100), "video/mp4", 415),
     "a picture and a page": (PNG[:-12] + b"\0\0\0\x08tEXt<script>\0\0\0\0" + PNG[-12:], "image/png", 415),
     "a recording and a script": (b"RIFF=1;aWAVE=1;alert(1)", "audio/wav", 415),
     "a scan and a program": (b"MZ" + bytes(126) + b"DICM" + bytes(100), "application/dicom", 415),

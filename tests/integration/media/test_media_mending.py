@@ -171,10 +171,110 @@ def test_all_is_compared_once_an_hour(admin: Caller, mender: Mender, superuser: 
     put(admin.app, new_item(admin.org_id).name)
     mender.sweep()
     assert len(objects_of(admin.app, admin.org_id)) == 1
-    with superuser.transaction() as tx:
-        tx.execute(text("UPDATE heartguard_core.media_sweeps SET begun_at = begun_at - interval '61 min'"))
+    make_due(superuser)
     mender.sweep()
     assert objects_of(admin.app, admin.org_id) == []
+
+
+def left_deleting(caller: Caller, database: Database) -> str:
+    """The name of an object whose removal came to no end."""
+    id_ = caller.stored()
+    with database.transaction(caller.org_id) as tx:
+        name = db.mark_deleting(tx, caller.org_id, uuid.UUID(id_))
+    return str(name)
+
+
+def cannot_be_removed(app: Flask, name: str) -> Path:
+    """A file of somebody else's, beside the object's: their folder will not go."""
+    file = mender_of(app)._incoming.parent / "objects" / Path(name).parent / ".not ours"
+    file.touch()
+    return file
+
+
+def make_due(superuser: Any) -> None:
+    with superuser.transaction() as tx:
+        tx.execute(text("UPDATE heartguard_core.media_sweeps SET begun_at = begun_at - interval '61 min'"))
+
+
+def test_an_object_that_cannot_be_removed_keeps_nothing_else_from_being_mended(
+    local: Flask, org: int, database: Database, superuser: Any
+) -> None:
+    admin, mender = Caller(local, org), Mender(database, store_of(local), mender_of(local)._incoming, grace=0)
+    mender.sweep()
+    stuck, removed = left_deleting(admin, database), left_deleting(admin, database)
+    surplus = [new_item(org).name for _ in range(2)]
+    for name in surplus:
+        put(local, name)
+    theirs = [cannot_be_removed(local, stuck), cannot_be_removed(local, str(min(surplus)))]
+    make_due(superuser)
+    mender.sweep()
+    assert rows_of(database, org) == [(stuck, "deleting")]
+    assert removed not in objects_of(local, org)
+    assert str(max(surplus)) not in objects_of(local, org)
+    for file in theirs:
+        file.unlink()
+    mender.sweep()
+    assert rows_of(database, org) == objects_of(local, org) == []
+
+
+def test_objects_that_cannot_be_removed_do_not_fill_the_page_for_ever(
+    local: Flask, org: int, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mending, "PAGE", 2)
+    admin, mender = Caller(local, org), Mender(database, store_of(local), mender_of(local)._incoming, grace=0)
+    stuck = sorted(left_deleting(admin, database) for _ in range(4))
+    theirs = [cannot_be_removed(local, name) for name in stuck]
+    for _ in range(3):
+        left_deleting(admin, database)
+    mender.finish()
+    assert rows_of(database, org) == [(name, "deleting") for name in stuck]
+    for file in theirs:
+        file.unlink()
+    mender.finish()
+    assert rows_of(database, org) == objects_of(local, org) == []
+
+
+def test_a_comparison_that_failed_is_tried_again_in_the_next_sweep(
+    local: Flask, org: int, database: Database, superuser: Any
+) -> None:
+    mender = Mender(database, store_of(local), mender_of(local)._incoming, grace=0)
+    put(local, new_item(org).name)
+    make_due(superuser)
+    root = store_of(local)._root  # type: ignore[attr-defined]
+    elsewhere = root.rename(root.with_name("elsewhere"))
+    try:
+        with pytest.raises(Unavailable):
+            mender.sweep()
+    finally:
+        elsewhere.rename(root)
+    mender.sweep()
+    assert objects_of(local, org) == []
+    put(local, new_item(org).name)
+    mender.sweep()
+    assert len(objects_of(local, org)) == 1
+    mender.compare()
+
+
+@pytest.mark.parametrize("away", ["local", "gcs"])
+def test_what_is_left_is_not_tried_one_by_one_while_the_store_is_away(
+    away: str, org: int, database: Database, request: pytest.FixtureRequest
+) -> None:
+    app = request.getfixturevalue(away)
+    admin = Caller(app, org)
+    for _ in range(3):
+        left_deleting(admin, database)
+    asked: list[ObjectName] = []
+
+    class Away(Breaking):
+        def remove(self, name: ObjectName) -> None:
+            asked.append(name)
+            raise Unavailable
+
+    with pytest.raises(Unavailable):
+        Mender(database, Away(store_of(app), "check", done=False), Path(), grace=0).finish()  # type: ignore[arg-type]
+    assert len(asked) == 1
+    Mender(database, store_of(app), Path(), grace=0).finish()
+    assert rows_of(database, org) == objects_of(app, org) == []
 
 
 def test_more_than_a_page_is_compared(

@@ -2,13 +2,13 @@
 
 The beginning tells what a file is. A file that is two things at once (a picture that is also a
 script, say) has something behind its end, or where a comment would be: it is refused. One that is
-damaged is not: it may be all that somebody has.
+cut short is not: it may be all that somebody has. It must be good as far as it goes.
 """
 
 import re
 from collections.abc import Callable, Mapping
 
-from . import documents, images, recordings
+from . import documents, images, others, recordings
 from .content import Content
 
 Check = Callable[[Content], bool]
@@ -56,6 +56,7 @@ _FORMATS: Mapping[str, Check] = {
     "video/avi": recordings.is_avi,
 }
 
+_MAY_HOLD_PDF = frozenset({"application/pdf", "application/dicom"})
 EDGE = 64 * 1024
 """Bytes at either end in which markup is looked for. Browsers look no further than 1.5 KB to guess what a file is."""
 _MARKUP = re.compile(rb"<script|<\?php|<!doctype html", re.IGNORECASE)
@@ -77,7 +78,13 @@ def matches(type_: str, content: Content) -> bool:
         good = check(content)
     except (IndexError, ValueError):  # it ends where more should come
         return False
-    return good and (type_ == "text/csv" or not _is_script_too(content))
+    return good and (type_ == "text/csv" or not _is_something_else_too(type_, content))
+
+
+def _is_something_else_too(type_: str, content: Content) -> bool:
+    if type_ not in _MAY_HOLD_PDF and others.is_document_too(content):
+        return True
+    return _is_script_too(content) or others.is_archive_too(content)
 
 
 def _is_script_too(content: Content) -> bool:

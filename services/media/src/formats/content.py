@@ -8,11 +8,15 @@ MAX_PIXELS = 100_000_000
 """A picture of more would fill the memory of whoever opens it, however small the file is."""
 
 
+class CutShortError(ValueError):
+    """The content ends where more should come."""
+
+
 def uint(content: Content, position: int, size: int, order: str = "big") -> int:
-    """The unsigned integer of ``size`` bytes. Raises ValueError where the content ends before."""
+    """The unsigned integer of ``size`` bytes. Raises CutShortError where the content ends before."""
     found = content[position : position + size]
     if len(found) < size:
-        raise ValueError("the content ends here")
+        raise CutShortError
     return int.from_bytes(found, "little" if order == "little" else "big")
 
 

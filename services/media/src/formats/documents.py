@@ -14,18 +14,26 @@ _PAGE = re.compile(
     re.IGNORECASE,
 )
 """What makes browsers take a text for a page (WHATWG MIME Sniffing, section 7.1)."""
-_OTHERS = (b"GIF8", b"%PDF-", b"%!PS", b"RIFF", b"OggS", b"ID3", b"fLaC", b"BM", b"PK", b"#!", b"0       ")
+_OTHERS = (b"GIF87a", b"GIF89a", b"%PDF-", b"%!PS-", b"#!/", b"#! /")
+"""What files begin with that are of other kinds, yet text throughout; the rest have control characters at once."""
+_OBJECT = re.compile(rb"[\r\n]\d{1,10} \d{1,5} obj\b")
 _PRINTABLE = re.compile(rb"[\x20-\x7e]*")
 
 
 def is_pdf(content: Content) -> bool:
-    return content[:5] == b"%PDF-"
+    """Nothing comes behind its end; one that is cut short has an object at least."""
+    if content[:5] != b"%PDF-":
+        return False
+    end = content.rfind(b"%%EOF")
+    if end < 0:
+        return _OBJECT.search(content, 0, PIECE) is not None
+    return not content[end + 5 :].strip(b"\0\t\n\f\r ")
 
 
 def is_csv(content: Content) -> bool:
     """Text in UTF-8 that no browser would take for a page, and that is no file of another kind."""
     begin = content[:1024].removeprefix(codecs.BOM_UTF8)
-    if _PAGE.match(begin) or begin.startswith(_OTHERS):
+    if _PAGE.match(begin) or begin.startswith(_OTHERS) or is_edf(content):
         return False
     decoder = codecs.getincrementaldecoder("utf-8")()
     for position in range(0, len(content), PIECE):

@@ -1,31 +1,37 @@
 """Pictures."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Iterator
 
-from .content import Content, is_drawable, uint
+from .content import Content, CutShortError, is_drawable, uint
 from .recordings import brands, is_riff
 
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """JPEG's markers that tell the size of the picture."""
 _HEIF = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis"})
+_BOX = re.compile(rb"[\x20-\x7e]{4}")
+_BOXES = {b"": {b"meta", b"moov"}, b"meta": {b"iprp"}, b"iprp": {b"ipco"}, b"moov": {b"trak"}}
+"""The boxes that are looked into, by the box that they are in."""
 
 
 def is_png(content: Content) -> bool:
     """PNG: chunks of known length from IHDR to IEND."""
-    if content[:8] != b"\x89PNG\r\n\x1a\n":
+    if content[:16] != b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" or not is_drawable(uint(content, 16, 4), uint(content, 20, 4)):
         return False
-    if content[12:16] != b"IHDR" or len(content) < 24:
-        return True  # damaged, and its first byte begins nothing else
-    return is_drawable(uint(content, 16, 4), uint(content, 20, 4)) and _ends(content, _png_end)
+    try:
+        return _png_end(content) >= len(content)
+    except CutShortError:
+        return True
 
 
 def _png_end(content: Content) -> int:
     position, kind = 8, b""
     while kind != b"IEND":
-        kind = content[position + 4 : position + 8]
-        position += 12 + uint(content, position, 4)
+        length, kind = uint(content, position, 4), content[position + 4 : position + 8]
+        if kind and not kind.isalpha():
+            raise ValueError("no chunk")
+        position += 12 + length
     return position
 
 
@@ -33,42 +39,46 @@ def is_jpeg(content: Content) -> bool:
     """One picture, or several (a preview, the other eye's view) one after the other; then at most zeros."""
     if content[:3] != b"\xff\xd8\xff":
         return False
+    position, sized = 0, False
     try:
-        return _ends(content, _jpeg_end)
-    except Undrawable:
-        return False
+        for marker, position in _jpeg_segments(content):
+            if marker in _SIZES:
+                sized = True
+                if not is_drawable(uint(content, position + 7, 2), uint(content, position + 5, 2)):
+                    return False
+            elif marker == 0xDA and not sized:
+                return False
+    except (CutShortError, IndexError):
+        return sized
+    return sized and not content[position + 2 :].strip(b"\0")
 
 
-class Undrawable(Exception):
-    """The picture is larger than anybody could draw."""
-
-
-def _jpeg_end(content: Content) -> int:
+def _jpeg_segments(content: Content) -> Iterator[tuple[int, int]]:
+    """Marker and position of each segment of all pictures. Raises CutShortError or IndexError where one ends early."""
     position = 0
     while content[position : position + 2] == b"\xff\xd8":
-        position = _one_jpeg_end(content, position)
-    return position if content[position:].strip(b"\0") else len(content)
+        marker = 0xD8
+        position += 2
+        while marker != 0xD9:
+            while content[position] == 0xFF and content[position + 1] == 0xFF:
+                position += 1
+            if content[position] != 0xFF:
+                raise ValueError("no marker")
+            marker = content[position + 1]
+            yield marker, position
+            position += 2
+            if marker != 0xD9:
+                position = _jpeg_segment_end(content, marker, position)
 
 
-def _one_jpeg_end(content: Content, position: int) -> int:
-    position += 2
-    while True:
-        while content[position] == 0xFF and content[position + 1] == 0xFF:
-            position += 1
-        if content[position] != 0xFF:
-            raise ValueError("no marker")
-        marker = content[position + 1]
-        if marker == 0xD9:
-            return position + 2
-        length = uint(content, position + 2, 2)
-        if marker in _SIZES and not is_drawable(uint(content, position + 7, 2), uint(content, position + 5, 2)):
-            raise Undrawable
-        position += 2 + length
-        if marker == 0xDA:
-            found = _NEXT_MARKER.search(content, position)
-            if found is None:
-                raise ValueError("no end")
-            position = found.start()
+def _jpeg_segment_end(content: Content, marker: int, position: int) -> int:
+    position += uint(content, position, 2)
+    if marker != 0xDA:
+        return position
+    found = _NEXT_MARKER.search(content, position)
+    if found is None:
+        raise CutShortError
+    return found.start()
 
 
 def is_gif(content: Content) -> bool:
@@ -99,26 +109,23 @@ def _color_table(flags: int) -> int:
     return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
 
 
-def _ends(content: Content, end: Callable[[Content], int]) -> bool:
-    """Whether the picture's end is the content's. One that is cut short or damaged may be all that there is left."""
-    try:
-        return end(content) == len(content)
-    except (IndexError, ValueError):
-        return content[0] == 0x89 or content[4] == 0
-
-
 def is_webp(content: Content) -> bool:
     if not is_riff(content, b"WEBP"):
+        return False
+    length = uint(content, 4, 4, "little")
+    if len(content) > 8 + length + length % 2:
         return False
     match content[12:16]:
         case b"VP8X":
             return is_drawable(uint(content, 24, 3, "little") + 1, uint(content, 27, 3, "little") + 1)
         case b"VP8L":
             bits = uint(content, 21, 4, "little")
-            return is_drawable((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1)
+            return content[20] == 0x2F and is_drawable((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1)
         case b"VP8 ":
-            return is_drawable(uint(content, 26, 2, "little") & 0x3FFF, uint(content, 28, 2, "little") & 0x3FFF)
-    return True  # damaged
+            return content[23:26] == b"\x9d\x01\x2a" and is_drawable(
+                uint(content, 26, 2, "little") & 0x3FFF, uint(content, 28, 2, "little") & 0x3FFF
+            )
+    return False
 
 
 def is_bmp(content: Content) -> bool:
@@ -143,4 +150,32 @@ def _tiff_value(content: Content, entry: int, order: str) -> int:
 
 
 def is_heif(content: Content) -> bool:
-    return bool(brands(content) & _HEIF)
+    """HEIF and AVIF: the size of each picture is a property of it, that of each film is in its track."""
+    if not brands(content) & _HEIF:
+        return False
+    sizes = list(_heif_sizes(content, 0, len(content)))
+    return bool(sizes) and all(is_drawable(*size) for size in sizes)
+
+
+def _heif_sizes(content: Content, position: int, end: int, within: bytes = b"") -> Iterator[tuple[int, int]]:
+    """Of all pictures and films. What ends early must do so in the data, which mostly come last."""
+    while position + 8 <= end:
+        kind, box_end = content[position + 4 : position + 8], _box_end(content, position, end)
+        if not _BOX.fullmatch(kind) or (box_end > end and kind != b"mdat"):
+            raise ValueError("no box")
+        if kind in _BOXES.get(within, ()):
+            yield from _heif_sizes(content, position + (12 if kind == b"meta" else 8), box_end, kind)
+        elif kind == b"ispe":
+            yield uint(content, position + 12, 4), uint(content, position + 16, 4)
+        elif kind == b"tkhd" and (width := uint(content, box_end - 8, 4) >> 16):  # sound has none
+            yield width, uint(content, box_end - 4, 4) >> 16
+        position = box_end
+
+
+def _box_end(content: Content, position: int, end: int) -> int:
+    length = uint(content, position, 4)
+    if length == 1:
+        length = uint(content, position + 8, 8)
+    if 0 < length < 8:
+        raise ValueError("no box")
+    return position + length if length else end

@@ -32,7 +32,7 @@ def is_flac(content: Content) -> bool:
 def is_mp3(content: Content) -> bool:
     """MPEG audio, layer III or less, or an ID3 tag before it."""
     if content[:3] == b"ID3":
-        return content[3] < 0x20 and max(content[6:10]) < 0x80
+        return content[3] in {2, 3, 4} and max(content[6:10]) < 0x80
     head = uint(content, 0, 4)
     version, layer, bitrate, rate = head >> 19 & 3, head >> 17 & 3, head >> 12 & 15, head >> 10 & 3
     return head >> 21 == 0x7FF and version != 1 and layer != 0 and bitrate not in {0, 15} and rate != 3
@@ -49,10 +49,12 @@ def _is_adts(content: Content, position: int) -> bool:
 
 
 def brands(content: Content) -> set[bytes]:
-    """What an ISO base media file says that it can be read as; empty for other files."""
-    if content[4:8] != b"ftyp":
+    """What an ISO base media file says that it can be read as; empty for other files.
+
+    Nobody says much: so the file begins with zeros, and no other kind does.
+    """
+    if content[4:8] != b"ftyp" or (end := uint(content, 0, 4)) > 1024:
         return set()
-    end = min(uint(content, 0, 4), 1024)
     return {content[8:12], *(content[position : position + 4] for position in range(16, end, 4))}
 
 
@@ -62,8 +64,10 @@ def is_mp4(content: Content) -> bool:
 
 
 def is_quicktime(content: Content) -> bool:
-    """Old files have no ``ftyp``."""
-    return bool(brands(content)) or content[4:8] in {b"moov", b"mdat", b"wide", b"free", b"skip"}
+    """Old files have no ``ftyp``. They begin with a length, which other kinds' beginnings would make gigabytes."""
+    return bool(brands(content)) or (
+        content[4:8] in {b"moov", b"mdat", b"wide", b"free", b"skip"} and uint(content, 0, 4) <= len(content)
+    )
 
 
 def is_webm(content: Content) -> bool:
