@@ -118,17 +118,17 @@ CHECKPOINTS = "heartguard_core.audit_checkpoints"
 
 @pytest.mark.parametrize("denied", [False, True], ids=["said to be signed", "not even that"])
 @pytest.mark.parametrize(
-    ("count", "covered_up"),
+    ("count", "event", "covered_up"),
     [
-        (20, f"UPDATE {CHECKPOINTS} SET key_id = repeat('0', 16) WHERE org_id = :org"),
-        (20, f"DELETE FROM {CHECKPOINTS} WHERE org_id = :org"),
-        (3500, f"DELETE FROM {CHECKPOINTS} WHERE org_id = :org"),
-        (3500, f"DELETE FROM {CHECKPOINTS} WHERE org_id = :org AND sequence > 2000"),
+        (20, 5, f"UPDATE {CHECKPOINTS} SET key_id = repeat('0', 16) WHERE org_id = :org"),
+        (20, 5, f"DELETE FROM {CHECKPOINTS} WHERE org_id = :org"),
+        (3500, 5, f"DELETE FROM {CHECKPOINTS} WHERE org_id = :org"),
+        (3500, 2005, f"DELETE FROM {CHECKPOINTS} WHERE org_id = :org AND sequence > 2000"),
     ],
 )
 def test_a_chain_that_was_computed_anew_is_found(
     admin: Caller, fill: Fill, tamper: Callable[..., None], superuser: Any, recorder: Recorder, database: Database,
-    check_offline: Callable[..., int], count: int, covered_up: str, denied: bool,
+    check_offline: Callable[..., int], count: int, event: int, covered_up: str, denied: bool,
 ) -> None:  # fmt: skip
     """As a superuser could do it, who has no key."""
     fill(admin, count)
@@ -136,7 +136,7 @@ def test_a_chain_that_was_computed_anew_is_found(
         recorder.sign(tx, admin.org_id)
     assert admin.verification()["valid"]
     assert check_offline(admin.export()) == verifier.WHOLE
-    compute_anew(superuser, admin.org_id)
+    compute_anew(superuser, admin.org_id, event)
     tamper(covered_up)
     if denied:
         tamper(
@@ -150,13 +150,13 @@ def test_a_chain_that_was_computed_anew_is_found(
         assert (check_offline(admin.export(), keys=keys) == verifier.WHOLE) == expected
 
 
-def compute_anew(superuser: Any, org_id: int) -> None:
-    """Event 5 is another's now, and every hash is right."""
+def compute_anew(superuser: Any, org_id: int, event: int) -> None:
+    """The event is another's now, and every hash is right."""
     with superuser.transaction() as tx:
         tx.execute(text("SET LOCAL session_replication_role = replica"))
         tx.execute(
-            text("UPDATE heartguard_core.audit_events SET actor = '2' WHERE org_id = :org AND sequence = 5"),
-            {"org": org_id},
+            text("UPDATE heartguard_core.audit_events SET actor = '2' WHERE org_id = :org AND sequence = :n"),
+            {"org": org_id, "n": event},
         )
         hash_ = START
         hashes = []
