@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Sequence, Set
 
 from heartguard.codec import encode_error
-from heartguard.errors import ServiceError, Unavailable
+from heartguard.errors import Malformed, ServiceError, Unavailable
 from heartguard.logs import log
 from heartguard.services import SERVICES
 
@@ -88,7 +88,7 @@ class Front:
         try:
             if self._at_work > MOST_AT_WORK:
                 raise Unavailable
-            visit.check(scope.headers)
+            await self._check(visit, scope)
             if visit.method == "OPTIONS":
                 self._finish(visit, 204, [*visit.told(), *self._cors.preflight(visit.origin)], b"", protocol)
             elif is_proxied(visit.path):
@@ -101,6 +101,13 @@ class Front:
             log.error("failure", status=500, request_id=visit.request_id, exc_info=error)
             self._refuse(visit, ServiceError(500), protocol)
         return None
+
+    async def _check(self, visit: Visit, scope: Scope) -> None:
+        try:
+            visit.check(scope.headers)
+        except Malformed:  # counts against the limit, as all that leads nowhere
+            await self._guard.limit(visit)
+            raise
 
     def _pass_back(self, visit: Visit, answer: Answer, protocol: Protocol) -> Begun | None:
         headers = from_service(answer.headers)

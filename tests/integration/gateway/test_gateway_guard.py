@@ -59,6 +59,11 @@ def test_preflights_and_the_gateways_own_pages_are_not_limited(limited: Fixture)
     assert [limited("GET", "/gateway/nowhere").status_code for _ in range(4)] == [404, 404, 404, 429]
 
 
+def test_what_is_malformed_counts_too(limited: Fixture) -> None:
+    two = [("Host", "a"), ("Host", "b")]
+    assert [limited("GET", "/gateway/health", headers=two).status_code for _ in range(4)] == [400, 400, 400, 429]
+
+
 def test_what_is_told_first(make: Fixture, service: Fixture, kit: Fixture, redis: Redis) -> None:
     gateway = make(AUTH_URL=service.url, TIMESERIES_URL=service.url, RATE_LIMIT="5/min")
     user = kit.issue("user")
