@@ -15,7 +15,7 @@ from typing import Any
 from . import openapi
 from .endpoint import Endpoint, Endpoints
 from .negotiation import Format
-from .policy import CALLERS, refusal
+from .policy import CALLERS, Audience, refusal
 from .schema import document, domains, xsd
 from .services import SERVICES, Service
 from .settings import ROOT
@@ -30,8 +30,10 @@ Generated from the endpoints' own statements by `heartguard publish`: it is what
 organization; what is another's is a 404. `service` is for calls between services and never given to a person.
 
 {tables}
-With a token, only an admin may register somebody. `/gateway/metrics` is for the networks in `METRICS_ALLOW` and for
-admins; on their own ports, inside the private network, the services' `/ready` and `/metrics` are open.
+`some` may, by what else the endpoint looks at: anybody registers as a user, where registration is open, and only an
+admin registers others; `/media/objects/…` wants a link that was given out; `/gateway/metrics` is for the networks in
+`METRICS_ALLOW`, and for admins from anywhere. On their own ports, inside the private network, the services' `/ready`
+and `/metrics` are open.
 """
 
 
@@ -82,7 +84,10 @@ def policy() -> str:
 
 def _verdict(endpoint: Endpoint, role: str | None) -> str:
     refused = refusal(endpoint.audience, role)
-    return str(refused().status) if refused else "yes"
+    if refused:
+        return str(refused().status)
+    # Open to all by its audience, and yet it refuses: it looks at more than the role.
+    return "some" if endpoint.audience is Audience.PUBLIC and 403 in endpoint.errors else "yes"
 
 
 def routes() -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ from .settings import SettingsError, environment
 from .worker import load as load_in_worker
 
 HEADER_READ_TIMEOUT_MS = 10_000
-MOST_BUFFERED = 128 * 1024
+MOST_BUFFERED = 256 * 1024
 """Bytes that are read at once. It bounds a request's head (431), but the less it is the slower large bodies come in."""
 WORKERS_KILL_TIMEOUT = 10
 PORT_TIMEOUT = 3.0

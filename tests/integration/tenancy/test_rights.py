@@ -43,7 +43,7 @@ RIGHTS: dict[str, dict[str, dict[str, str]]] = {
             "SELECT": "id org_id email role first_name last_name created_at updated_at deleted_at",
             "UPDATE": "role first_name last_name updated_at deleted_at",
         },
-        "user_preferences": {"SELECT": EVERY, "INSERT": EVERY, "UPDATE": "preferences", "DELETE": EVERY},
+        "user_preferences": {"SELECT": EVERY, "INSERT": EVERY, "UPDATE": "preferences"},
         "sessions": {"SELECT": "id user_id access_expires_at ended_at", "UPDATE": "ended_at"},
         "revoked_tokens": {"SELECT": "kind id", "INSERT": "kind id expires_at"},
     },
@@ -64,7 +64,7 @@ RIGHTS: dict[str, dict[str, dict[str, str]]] = {
     },
     "audit": {
         "audit_outbox": {"SELECT": EVERY, "DELETE": EVERY},
-        "audit_chains": {"SELECT": EVERY, "INSERT": EVERY, "UPDATE": EVERY},
+        "audit_chains": {"SELECT": EVERY, "INSERT": EVERY, "UPDATE": "sequence hash recorded_at signed"},
         "audit_events": {"SELECT": EVERY, "INSERT": EVERY},
         "audit_event_ids": {"SELECT": EVERY, "INSERT": EVERY},
         "audit_intents": {"SELECT": EVERY, "INSERT": EVERY, "DELETE": EVERY},
