@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlencode
@@ -66,6 +67,16 @@ class InfluxError(Exception):
     def is_missing(self) -> bool:
         """Whether there is no such bucket."""
         return self.status == HTTPStatus.NOT_FOUND
+
+
+@contextmanager
+def border() -> Iterator[None]:
+    """Beyond it nobody knows InfluxDB's errors: what nobody has made sense of is logged, and 503 for the client."""
+    try:
+        yield
+    except InfluxError as error:
+        log.error("influx", error=str(error))
+        raise Unavailable from None
 
 
 class Connections:

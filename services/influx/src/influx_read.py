@@ -101,22 +101,21 @@ class _Aggregation:
 
     def _spread(self) -> Rows:
         """The storage engine knows the least and the greatest value, but not their difference."""
-        rows: Rows = {}
-        for found in self._ask("min", "max"):
-            row = self._row(found)
-            if found.result == "min":
-                rows[_place(row)] = row
-            else:
-                least = rows[_place(row)]
-                rows[_place(row)] = row._replace(value=_difference(row.value, least.value))
-        return rows
+        found = self._by_result("min", "max")
+        least = found["min"]
+        return {
+            place: row._replace(value=_difference(row.value, least[place].value))
+            for place, row in found["max"].items()
+            if place in least
+        }
 
     def _mend_wrapped(self, aggregate: Aggregate, rows: Rows) -> None:
         """Do what is wrong again with floats: InfluxDB sums integers up in 64 bits, for their mean too."""
-        bounds: dict[Place, list[int]] = {}
-        for found in self._ask("min", "max", "count", fields=self._integers):
-            bounds.setdefault(_place(self._row(found)), []).append(abs(int(found.value)))
-        risky = {place for place, (least, most, count) in bounds.items() if max(least, most) * count > MAX_INT}
+        bounds = self._by_result("min", "max", "count", fields=self._integers)
+        largest: dict[Place, int] = {}
+        for place, row in [*bounds["min"].items(), *bounds["max"].items()]:
+            largest[place] = max(largest.get(place, 0), abs(int(row.value)))
+        risky = {place for place, row in bounds["count"].items() if largest.get(place, 0) * int(row.value) > MAX_INT}
         if risky:
             for found in self._ask(aggregate, fields=self._integers, convert=flux.TO_FLOAT):
                 row = self._row(found)
@@ -129,6 +128,14 @@ class _Aggregation:
             return rows
         several = {_place(self._row(found)) for found in self._ask("count", limited=False) if found.value > 1}  # type: ignore[operator]
         return {place: row for place, row in rows.items() if place in several}
+
+    def _by_result(self, *functions: str, fields: Collection[str] | None = None) -> dict[str, Rows]:
+        """What each function gives. InfluxDB answers in whatever order it has them."""
+        results: dict[str, Rows] = {function: {} for function in functions}
+        for found in self._ask(*functions, fields=fields):
+            row = self._row(found)
+            results[found.result][_place(row)] = row
+        return results
 
     def _ask(
         self, *functions: str, fields: Collection[str] | None = None, convert: str = "", limited: bool = True

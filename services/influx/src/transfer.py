@@ -7,10 +7,12 @@ the same points replace themselves.
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from heartguard.errors import ServiceError
 from heartguard.listening import load_own
 from heartguard.local.files import write_private
 from heartguard.models.timeseries import FieldValue
@@ -21,7 +23,7 @@ from heartguard.timestamps import SECOND
 from .db import PostgresStore
 from .influx_store import InfluxStore
 from .settings import StoreSettings
-from .store import Row, Selection, Series, StoredBucket
+from .store import BucketGone, Row, Selection, Series, StoredBucket, TypeConflict
 from .stores import open_store
 from .times import MAX_TIME, MIN_TIME
 
@@ -42,6 +44,24 @@ class Difference(NamedTuple):
     measurement: str
     source: int
     target: int
+
+
+class TransferError(Exception):
+    """What stood in the way, and where."""
+
+
+@contextmanager
+def _at(*place: str) -> Iterator[None]:
+    """Say of what goes wrong that it did so at this bucket and measurement."""
+    try:
+        yield
+    except TypeConflict:
+        raise TransferError(f"{' '.join(place)}: a field has one type there and another here") from None
+    except BucketGone:
+        raise TransferError(f"{' '.join(place)}: the bucket was dropped meanwhile") from None
+    except ServiceError as error:
+        said = "; ".join([error.message, *(detail.message for detail in error.details)])
+        raise TransferError(f"{' '.join(place)}: {said}") from error
 
 
 def stores(source: str, target: str, environ: dict[str, str]) -> tuple[AnyStore, AnyStore]:
@@ -83,10 +103,9 @@ class Transfer:
     def run(self, progress: Callable[[int], None]) -> None:
         """Copy what there is. ``progress`` is told how many values have come over with each part."""
         position = self._position()
-        for bucket in self.buckets():
-            target = self._bucket(bucket)
-            for measurement in self.source.measurements(bucket):
-                begin = position.get(bucket.name, {}).get(measurement, MIN_TIME)
+        for bucket, target, measurement in self._pairs():
+            begin = position.get(bucket.name, {}).get(measurement, MIN_TIME)
+            with _at(bucket.name, measurement):
                 for rows, following in self._parts(bucket, measurement, begin):
                     self._write(target, measurement, rows)
                     position.setdefault(bucket.name, {})[measurement] = following
@@ -96,13 +115,20 @@ class Transfer:
     def differences(self) -> list[Difference]:
         """What the stores do not have in common, by numbers."""
         found = []
-        for bucket in self.buckets():
-            target = self._bucket(bucket)
-            for measurement in self.source.measurements(bucket):
+        for bucket, target, measurement in self._pairs():
+            with _at(bucket.name, measurement):
                 counts = count(self.source, bucket, measurement), count(self.target, target, measurement)
-                if counts[0] != counts[1]:
-                    found.append(Difference(bucket.name, measurement, *counts))
+            if counts[0] != counts[1]:
+                found.append(Difference(bucket.name, measurement, *counts))
         return found
+
+    def _pairs(self) -> Iterator[tuple[StoredBucket, StoredBucket, str]]:
+        """Each measurement, with its bucket in the source and in the target."""
+        for bucket in self.buckets():
+            with _at(bucket.name):
+                target, measurements = self._bucket(bucket), self.source.measurements(bucket)
+            for measurement in measurements:
+                yield bucket, target, measurement
 
     def _position(self) -> Position:
         if not self.file.exists():

@@ -6,11 +6,12 @@ failures, buckets, and queries in Flux with ``extern``. Types of fields hold wit
 
 import gzip
 import json
+import random
 import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -106,6 +107,8 @@ class FakeInflux:
         self.asked: list[tuple[str, str]] = []
         self.queries: list[dict[str, Any]] = []
         self.lock = threading.Lock()
+        self.order: Callable[[list[str]], list[str]] = lambda results: random.sample(results, len(results))
+        """Of a query's results, of which InfluxDB promises none."""
 
     def named(self, name: str) -> Bucket:
         found = next((bucket for bucket in self.buckets.values() if name in (bucket.id, bucket.name)), None)
@@ -144,8 +147,8 @@ class FakeInflux:
         out: list[str] = []
         try:
             found = fake_flux.Evaluation(statements, (asked.get("extern") or {}).get("body", []), storage).results
-            for name, tables in found.items():
-                out += _csv(name, tables, asked["dialect"]["annotations"])
+            for name in self.order(list(found)):
+                out += _csv(name, found[name], asked["dialect"]["annotations"])
         except fake_flux.FluxError as error:
             notes = {"datatype": "string,string", "group": "true,true", "default": ","}
             out += ["", *(f"#{note},{notes[note]}" for note in asked["dialect"]["annotations"])]

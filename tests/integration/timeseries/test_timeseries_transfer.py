@@ -9,15 +9,14 @@ import pytest
 from typer.testing import CliRunner
 
 from heartguard.cli.main import app
-from heartguard.errors import Unavailable
 from heartguard.settings import SettingsError
 from services.influx.src import transfer as transfers
 from services.influx.src.store import Series
 from services.influx.src.times import MAX_TIME, MIN_TIME
-from services.influx.src.transfer import AnyStore, Transfer, everything
+from services.influx.src.transfer import AnyStore, Transfer, TransferError, everything
 
 from . import fake_influx
-from .conftest import TENS_OF_MILLIONS, Backend, add, new_store
+from .conftest import STORES, TENS_OF_MILLIONS, Backend, add, new_store
 
 _organizations = itertools.count(TENS_OF_MILLIONS * 10_000_000 + 9_500_000)
 Pair = dict[str, AnyStore]
@@ -136,6 +135,37 @@ def test_a_store_that_is_away(pair: Pair, tmp_path: Path) -> None:
     environ = {"INFLUX_URL": "http://127.0.0.1:1", "INFLUX_TOKEN": "t", "INFLUX_ORG": "o"}
     away = new_store(Backend("influx-fake", environ))
     fill(pair["postgres"], org := next(_organizations))
-    with pytest.raises(Unavailable):
+    with pytest.raises(TransferError, match=f"org_{org}_moved: The service is unavailable"):
         Transfer(pair["postgres"], away, tmp_path / "position.json", f"org_{org}_moved").run(lambda _: None)
     away.close()
+
+
+@pytest.mark.parametrize(("source", "target"), [("postgres", "influx"), ("influx", "postgres")])
+def test_what_stands_in_the_way_is_named(pair: Pair, tmp_path: Path, source: str, target: str) -> None:
+    org = next(_organizations)
+    name = fill(pair[source], org)
+    made = pair[target].create_bucket(org, name, retention_seconds=0, description=None)
+    assert made is not None
+    batch = pair[target].batch(made)
+    add(batch, Series("m n", ()), 0, {"f": "text"})
+    batch.write()
+    with pytest.raises(TransferError, match=f"{name} m n: a field has one type there and another here"):
+        Transfer(pair[source], pair[target], tmp_path / "position.json", name).run(lambda _: None)
+
+
+def test_the_command_names_what_stands_in_the_way(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, influx: dict[str, str], url_for: Callable[[str], str], pair: Pair
+) -> None:
+    name = fill(pair["postgres"], next(_organizations))
+    environ = {**STORES, **influx, "DATABASE_URL": url_for("timeseries"), "HEARTGUARD_DATA": str(tmp_path)}
+    for variable, value in environ.items():
+        monkeypatch.setenv(variable, value)
+    command = ["timeseries", "copy", "--from", "postgres", "--to", "influx", "--bucket", name]
+    monkeypatch.setattr(fake_influx.Bucket, "write", refuse)
+    result = CliRunner().invoke(app, command)
+    assert (result.exit_code, result.exception.__class__) == (1, SystemExit), result.output
+    assert f"{name} m: The service is unavailable" in " ".join(result.output.split())
+
+
+def refuse(*_: object) -> None:
+    raise fake_influx.Refused(400, "invalid", "it broke")
