@@ -87,7 +87,7 @@ class InfluxStore:
         found: dict[tuple[str, str], FieldType] = {}
         try:
             for measurement in measurements:
-                types = self._types.of(bucket, measurement)
+                types = self._types.of(bucket, measurement, soon=True)
                 found |= {(measurement, field): kind for field, kind in types.items()}
         except BucketGone:
             self._forget(bucket)

@@ -60,10 +60,10 @@ class KnownTypes:
     def check(self, bucket: StoredBucket, given: Types) -> None:
         """Raises :class:`TypeConflict` where a field is stored with another type."""
         for measurement, fields in given.items():
-            known = self.of(bucket, measurement)
+            known = self.of(bucket, measurement, soon=True)
             unknown = fields.keys() - known.keys()
             if unknown:  # new fields, or such that another process has made since
-                known = {**known, **self._ask(bucket, _selection(measurement, unknown))}
+                known = {**known, **self._ask(bucket, _selection(measurement, unknown), soon=True)}
             if any(known.get(field, kind) != kind for field, kind in fields.items()):
                 self.forget(bucket, [measurement])
                 raise TypeConflict
@@ -75,11 +75,11 @@ class KnownTypes:
             if known is not None and not fields.keys() <= known.keys():
                 self._keep(bucket, measurement, {**known, **fields})
 
-    def of(self, bucket: StoredBucket, measurement: str) -> Mapping[str, FieldType]:
-        """The types of all of a measurement's fields. Raises :class:`BucketGone`."""
+    def of(self, bucket: StoredBucket, measurement: str, *, soon: bool = False) -> Mapping[str, FieldType]:
+        """The types of all of a measurement's fields; ``soon`` for a write. Raises :class:`BucketGone`."""
         known = self._known.get((bucket.id, measurement))
         if known is None:
-            known = self._ask(bucket, _selection(measurement, None))
+            known = self._ask(bucket, _selection(measurement, None), soon=soon)
             self._keep(bucket, measurement, known)
         return known
 
@@ -103,15 +103,16 @@ class KnownTypes:
         else:
             self.forget(bucket, [measurement])
 
-    def _ask(self, bucket: StoredBucket, selection: Selection) -> dict[str, FieldType]:
+    def _ask(self, bucket: StoredBucket, selection: Selection, *, soon: bool = False) -> dict[str, FieldType]:
         asked = extern(bucket.name, selection)
         try:
-            return {found.field: found.type for found in read(self._client.query(TYPES, asked))}
+            return {found.field: found.type for found in read(self._client.query(TYPES, asked, soon=soon))}
         except InfluxError as error:
             if error.is_missing:
                 raise BucketGone from None
         # Two processes may have given a field two types at the same moment, at times that lie far apart.
-        return {found.field: found.type for found in read(self._client.query(TYPES_OF_EACH, asked))}
+        each = self._client.query(TYPES_OF_EACH, asked, soon=soon)
+        return {found.field: found.type for found in read(each)}
 
 
 def _selection(measurement: str, fields: Collection[str] | None, tags: Mapping[str, str] | None = None) -> Selection:

@@ -107,6 +107,8 @@ class FakeInflux:
         self.asked: list[tuple[str, str]] = []
         self.queries: list[dict[str, Any]] = []
         self.lock = threading.Lock()
+        self.seconds = 0.0
+        """What it takes its time for, with every answer."""
         self.order: Callable[[list[str]], list[str]] = lambda results: random.sample(results, len(results))
         """Of a query's results, of which InfluxDB promises none."""
 
@@ -236,6 +238,7 @@ class _Handler(BaseHTTPRequestHandler):
                 body = gzip.decompress(body)
             with fake.lock:
                 fake.asked.append((method, url.path))
+                time.sleep(fake.seconds)
                 status, kind, answer = self._route(fake, method, url.path, asked, body)
         except Refused as refused:
             status, kind = refused.status, "application/json; charset=utf-8"

@@ -9,13 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import pytest
-import urllib3
 from flask import Flask
 from werkzeug.test import TestResponse
 
 from heartguard.errors import ServiceError, Unavailable
 from heartguard.settings import SettingsError, load
-from services.influx.src import influx_answers, influx_http
+from services.influx.src import influx_answers, influx_client, influx_http
 from services.influx.src.errors import TooMuch
 from services.influx.src.influx_answers import read
 from services.influx.src.influx_client import InfluxClient
@@ -156,30 +155,73 @@ HANGING = {
 
 @pytest.mark.parametrize("answer", HANGING.values(), ids=HANGING)
 def test_a_server_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch, answer: bytes) -> None:
-    monkeypatch.setattr(influx_http, "AT_FIRST", urllib3.Timeout(connect=1, read=0.3))
+    monkeypatch.setattr(influx_http, "WAIT_SECONDS", 1)
+    monkeypatch.setattr(influx_http, "QUERY_SECONDS", 1)
     with server(answer) as url:
         client = InfluxClient(url, "t", "o")
 
         def query() -> None:
+            client._http._answered = time.monotonic()
             list(client.query(RAW, {}))
 
         for use in (client.check, lambda: client.write("b", b"m f=1 1"), query):
+            begun = time.monotonic()
             with pytest.raises(ServiceError) as given_up:
                 use()
             # Of an answer that was begun one cannot tell why it does not go on.
             assert isinstance(given_up.value, TooMuch if use is query and b"datatype" in answer else Unavailable)
+            assert time.monotonic() - begun < 1.8 + (influx_client.ALIVE_SECONDS if use is query else 0)
         client.close()
+
+
+@pytest.mark.parametrize("answer", HANGING.values(), ids=HANGING)
+def test_no_question_is_put_to_a_server_that_hangs(answer: bytes) -> None:
+    """It has not answered just now, so it is asked first whether it works: a query may take longer than this."""
+    with server(answer) as url:
+        client = InfluxClient(url, "t", "o")
+        begun = time.monotonic()
+        with pytest.raises(Unavailable):
+            client.query(RAW, {})
+        assert time.monotonic() - begun < influx_client.ALIVE_SECONDS + 1
+        client.close()
+
+
+def test_all_that_a_request_asks_has_one_limit(
+    admin: Caller, fake: tuple[str, FakeInflux], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that answers each question just in time would otherwise be waited for again and again."""
+    assert influx_http.WAIT_SECONDS + influx_client.ALIVE_SECONDS <= 5
+    assert admin.write(point()).status_code == 200
+    monkeypatch.setattr(influx_http, "WAIT_SECONDS", 0.5)
+    monkeypatch.setattr(influx_http, "QUERY_SECONDS", 0.5)
+    for number in range(350):
+        fake[1].create({"orgID": "0" * 16, "name": f"org_{number}_x"})
+    fake[1].asked.clear()
+    fake[1].seconds = 0.3
+    for use in (
+        lambda: admin.write(point(measurement="new")),
+        lambda: admin.create("org_7_y"),
+        lambda: admin.send("GET", "/timeseries/buckets"),
+        lambda: admin.query("another", aggregate="mean"),
+    ):
+        begun = time.monotonic()
+        answer = use()
+        assert answer.status_code == (422 if answer.request.path.endswith("query") else 503)
+        assert time.monotonic() - begun < 2.5
+        assert len(fake[1].asked) <= 3
+        fake[1].asked.clear()
 
 
 def test_a_question_that_takes_too_long(monkeypatch: pytest.MonkeyPatch, fake: tuple[str, FakeInflux]) -> None:
     """Everything else is answered, so it is the question's fault."""
-    monkeypatch.setattr(influx_http, "AT_FIRST", urllib3.Timeout(connect=1, read=0.2))
+    monkeypatch.setattr(influx_http, "ANSWER_SECONDS", 0.2)
     monkeypatch.setattr(FakeInflux, "query", lambda *_: time.sleep(1) or b"")
     monkeypatch.setattr(fake[1], "lock", ExitStack())
     client = InfluxClient(fake[0], fake_influx.TOKEN, fake_influx.ORG)
     with pytest.raises(TooMuch):
         client.query(RAW, {})
-    assert [path for _, path in fake[1].asked] == ["/api/v2/query", "/api/v2/buckets"], "it is not asked twice"
+    paths = [path.rpartition("/")[2] for _, path in fake[1].asked]
+    assert paths == ["buckets", "query", "buckets"], "it is not asked twice"
     client.close()
 
 
@@ -188,7 +230,7 @@ def test_a_write_whose_question_takes_too_long_is_to_be_sent_again(
 ) -> None:
     """Telegraf would drop what is answered with 400 or 422."""
     assert admin.write(point(measurement="other")).status_code == 200
-    monkeypatch.setattr(influx_http, "AT_FIRST", urllib3.Timeout(connect=1, read=0.2))
+    monkeypatch.setattr(influx_http, "ANSWER_SECONDS", 0.2)
     monkeypatch.setattr(FakeInflux, "query", lambda *_: time.sleep(1) or b"")
     monkeypatch.setattr(fake[1], "lock", ExitStack())
     for answer in writes(admin):
