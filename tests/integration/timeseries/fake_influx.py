@@ -108,7 +108,10 @@ class FakeInflux:
         self.queries: list[dict[str, Any]] = []
         self.lock = threading.Lock()
         self.seconds = 0.0
-        """What it takes its time for, with every answer."""
+        """For which it takes its time, with every answer."""
+        self.seconds_a_row = 0.0
+        """The same with those of queries, for each row in their ranges."""
+        self.rows = 0
         self.order: Callable[[list[str]], list[str]] = lambda results: random.sample(results, len(results))
         """Of a query's results, of which InfluxDB promises none."""
 
@@ -148,9 +151,10 @@ class FakeInflux:
             raise Refused(400, "invalid", f"compilation failed: {error}") from None
         out: list[str] = []
         try:
-            found = fake_flux.Evaluation(statements, (asked.get("extern") or {}).get("body", []), storage).results
-            for name in self.order(list(found)):
-                out += _csv(name, found[name], asked["dialect"]["annotations"])
+            found = fake_flux.Evaluation(statements, (asked.get("extern") or {}).get("body", []), storage)
+            self.rows += found.rows
+            for name in self.order(list(found.results)):
+                out += _csv(name, found.results[name], asked["dialect"]["annotations"])
         except fake_flux.FluxError as error:
             notes = {"datatype": "string,string", "group": "true,true", "default": ","}
             out += ["", *(f"#{note},{notes[note]}" for note in asked["dialect"]["annotations"])]
@@ -231,6 +235,7 @@ class _Handler(BaseHTTPRequestHandler):
         asked = {name: values[0] for name, values in parse_qs(url.query).items()}
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         fake = self.server.fake
+        seconds = 0.0
         try:
             if self.headers.get("Authorization") not in (f"Token {TOKEN}", f"Bearer {TOKEN}"):
                 raise Refused(401, "unauthorized", "unauthorized access")
@@ -238,11 +243,13 @@ class _Handler(BaseHTTPRequestHandler):
                 body = gzip.decompress(body)
             with fake.lock:
                 fake.asked.append((method, url.path))
-                time.sleep(fake.seconds)
+                before = fake.rows
                 status, kind, answer = self._route(fake, method, url.path, asked, body)
+                seconds = fake.seconds + (fake.rows - before) * fake.seconds_a_row
         except Refused as refused:
             status, kind = refused.status, "application/json; charset=utf-8"
             answer = json.dumps({"code": refused.code, "message": refused.message}).encode()
+        time.sleep(seconds)
         self.send_response(status)
         if status != 204:
             self.send_header("Content-Type", kind)
