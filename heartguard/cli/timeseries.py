@@ -61,7 +61,7 @@ def copy(
             differences = transfer.differences()
         finally:
             transfer.close()
-    except (SettingsError, SetupError, ServiceError) as error:
+    except (SettingsError, SetupError, ServiceError, transfers.TransferError) as error:
         console.print(str(error), style="red", markup=False)
         raise typer.Exit(1) from None
     for found in differences:

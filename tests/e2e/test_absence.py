@@ -13,6 +13,7 @@ from heartguard.cli.main import app
 from heartguard.local.server import wait_until
 from heartguard.local.stack import Stack
 from heartguard.services import SERVICES
+from services.influx.src import influx_http
 
 from ..integration.media.conftest import make_bucket, service_account, start_fake_gcs
 from ..integration.timeseries.fake_influx import ORG, TOKEN, FakeInflux, serving
@@ -148,6 +149,13 @@ class Influx:
         finally:
             self.start()
 
+    @contextmanager
+    def hung(self) -> Iterator[None]:
+        """It takes connections and questions, and answers none."""
+        with self._fake.lock:
+            time.sleep(influx_http.TRUSTED_FOR)  # who is not yet in doubt waits for as long as a query may take
+            yield
+
 
 class CloudStorage:
     """fake-gcs-server, which keeps its objects on the disk."""
@@ -218,6 +226,7 @@ def test_the_production_stores_away(
     heartguard("up")
     away: dict[str, Away] = {
         "InfluxDB": influx.away,
+        "InfluxDB, hung": influx.hung,
         "Cloud Storage": cloud_storage.away,
         "Cloud Storage, hung": cloud_storage.hung,
     }

@@ -4,6 +4,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
+from heapq import nsmallest
+from itertools import chain
 from math import isfinite
 from typing import Any
 
@@ -15,14 +17,15 @@ from heartguard.models.timeseries import Aggregate, FieldValue
 from . import db_select
 from .db_select import Chosen
 from .errors import NotNumeric, Overflow, TooManySeries, TooMuch
-from .store import ANY_TYPE, NUMERIC, BucketGone, Row, Selection, StoredBucket
+from .store import ANY_TYPE, NUMERIC, BucketGone, Row, Selection, StoredBucket, place_of
 from .times import window_stop
 
 NUMERIC_VALUE_OUT_OF_RANGE = "22003"
 QUERY_CANCELED = "57014"
 
 MAX_SERIES = 50_000
-"""What one question may mean: they have to be put in order."""
+"""What one question may mean: they have to be put in order. Of more, for who is patient, so many are read at a time."""
+ANY_NUMBER = 2**62
 SECONDS = 8.0
 """For a statement, and until the last one is begun: together less than the gateway waits."""
 SHARE = 16
@@ -39,8 +42,9 @@ def select_rows(connection: Connection, bucket: StoredBucket, selection: Selecti
         return []
     try:
         connection.execute(_TIMEOUT, {"milliseconds": str(int(SECONDS * 1000))})
-        parts = Parts(connection, bucket, selection, chosen)
-        return parts.raw() if selection.aggregate is None else parts.windows(selection.aggregate)
+        groups = [chosen[begin : begin + MAX_SERIES] for begin in range(0, len(chosen), MAX_SERIES)]
+        found = [_rows(Parts(connection, bucket, selection, group), selection.aggregate) for group in groups]
+        return found[0] if len(found) == 1 else nsmallest(selection.limit, chain(*found), key=place_of)
     except (DBAPIError, OverflowError) as error:
         state = getattr(error.orig, "sqlstate", None) if isinstance(error, DBAPIError) else NUMERIC_VALUE_OUT_OF_RANGE
         if state == NUMERIC_VALUE_OUT_OF_RANGE and selection.aggregate:
@@ -48,6 +52,10 @@ def select_rows(connection: Connection, bucket: StoredBucket, selection: Selecti
         if state == QUERY_CANCELED:
             raise TooMuch from None
         raise
+
+
+def _rows(parts: "Parts", aggregate: Aggregate | None) -> list[Row]:
+    return parts.raw() if aggregate is None else parts.windows(aggregate)
 
 
 class Parts:
@@ -128,11 +136,12 @@ class Parts:
 
 def choose(connection: Connection, bucket: StoredBucket, selection: Selection) -> list[Chosen]:
     """The series that are meant, by field and then tags, which is the order of values of the same time."""
-    found = connection.execute(db_select.meant(bucket, selection, MAX_SERIES + 1)).all()
+    most = ANY_NUMBER if selection.patient else MAX_SERIES
+    found = connection.execute(db_select.meant(bucket, selection, most + 1)).all()
     if not found:
         raise BucketGone
-    if len(found) > MAX_SERIES:
-        raise TooManySeries(MAX_SERIES)
+    if len(found) > most:
+        raise TooManySeries(most)
     chosen = [Chosen(*row) for row in found if row.id is not None]
     return sorted(chosen, key=lambda one: (one.field, sorted(one.tags.items())))
 

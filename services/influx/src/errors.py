@@ -29,12 +29,14 @@ class WrongFieldType(Invalid):
 class PartlyWritten(ServiceError):
     """The store took only a part of a batch, although it was looked through before: somebody else was quicker.
 
-    ``said`` is the store's message. To send the batch again is safe.
+    ``said`` is the store's message, ``dropped`` how many points it says it left out, 0 where it does not. To send the
+    batch again is safe.
     """
 
     def __init__(self, said: str) -> None:
-        dropped = said.rpartition("dropped=")[2]
-        count = f"{dropped} of the points" if dropped.isdigit() else "Some of the points"
+        number = said.rpartition("dropped=")[2]
+        self.dropped = int(number) if number.isdecimal() else 0
+        count = f"{self.dropped} of the points" if self.dropped else "Some of the points"
         is_conflict = "field type conflict" in said
         why = "their field is stored with another type" if is_conflict else "they are older than the bucket's retention"
         message = f"{count} were not stored, because {why}; the others were"

@@ -72,8 +72,11 @@ class Columns:
         self.tags = [(name, index) for index, name in enumerate(names) if index >= LEADING and not name.startswith("_")]
 
 
-def read(lines: Iterable[str]) -> Iterator[Found]:
-    """The rows of an answer. Raises :class:`InfluxError` where there is an error in it."""
+def read(lines: Iterable[str], *, patient: bool = False) -> Iterator[Found]:
+    """The rows of an answer, of any number of series for who is patient.
+
+    Raises :class:`InfluxError` where there is an error in it.
+    """
     columns: Columns | None = None
     types: list[str] = []
     default = ""
@@ -99,7 +102,7 @@ def read(lines: Iterable[str]) -> Iterator[Found]:
             if row[2] != table:
                 table = row[2]
                 tables += 1
-                if tables > MAX_SERIES:
+                if tables > MAX_SERIES and not patient:
                     raise TooManySeries(MAX_SERIES)
                 tags = {name: row[index] for name, index in columns.tags if row[index]}
             time = 0 if columns.time is None else parse_time(row[columns.time])

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from http import HTTPStatus
+from typing import NamedTuple
 
 from flask import has_request_context
 
@@ -12,14 +13,23 @@ from heartguard.models.timeseries import FieldValue
 from .errors import PartlyWritten
 from .influx_answers import stored_text
 from .influx_client import InfluxClient
-from .influx_http import InfluxError
+from .influx_http import InfluxError, border
 from .influx_types import KnownTypes, types_of
 from .line_protocol import field_head, head
-from .store import BucketGone, Series, StoredBucket
+from .store import BucketGone, Series, StoredBucket, Types
 
 Value = FieldValue | int
 Columns = list[tuple[str, Sequence[Value]]]
 """Fields of points that have them all, each with its values."""
+
+
+class Lines(NamedTuple):
+    """Line protocol, the types of its fields by measurement, and how many values it holds."""
+
+    text: bytes
+    precision: str
+    types: Types
+    values: int
 
 
 class InfluxBatch:
@@ -46,15 +56,14 @@ class InfluxBatch:
                 return
         self._blocks.append((series, times, [(field, values)]))
 
+    @border()
     def write(self) -> None:
         given = types_of(
             (series.measurement, field, values) for series, _, columns in self._blocks for field, values in columns
         )
-        self._types.check(self._bucket, given)
-        send(self._client, self._bucket, "".join(self._lines()).encode(), "ns", self._forget)
-        self._types.learn(self._bucket, given)
         values = sum(len(times) * len(columns) for _, times, columns in self._blocks)
-        tell(bucket=self._bucket.name, values=values)
+        lines = Lines("".join(self._lines()).encode(), "ns", given, values)
+        send(self._client, self._bucket, self._types, lines, self._forget)
 
     def _lines(self) -> Iterator[str]:
         heads: dict[int, str] = {}
@@ -93,10 +102,25 @@ def tell(action: str | None = None, **payload: object) -> None:
         audit.emit(action, **payload)  # type: ignore[arg-type]
 
 
-def send(client: InfluxClient, bucket: StoredBucket, lines: bytes, precision: str, forget: Callable[[], None]) -> None:
-    """Write lines that were found to be good. Raises :class:`BucketGone`, or what says how much is not stored."""
+def send(
+    client: InfluxClient, bucket: StoredBucket, known: KnownTypes, lines: Lines, forget: Callable[[], None]
+) -> None:
+    """Write lines that were found to be good, and tell of it. Raises as :meth:`.store.Batch.write` does, and
+    :class:`PartlyWritten`."""
+    known.check(bucket, lines.types)
     try:
-        client.write(bucket.id, lines, precision)
+        _write(client, bucket, lines, forget)
+    except PartlyWritten as partly:
+        known.forget(bucket, lines.types)
+        tell(outcome="failure", bucket=bucket.name, values=lines.values, dropped_points=partly.dropped)
+        raise
+    known.learn(bucket, lines.types)
+    tell(bucket=bucket.name, values=lines.values)
+
+
+def _write(client: InfluxClient, bucket: StoredBucket, lines: Lines, forget: Callable[[], None]) -> None:
+    try:
+        client.write(bucket.id, lines.text, lines.precision)
     except InfluxError as error:
         if error.is_missing:
             forget()

@@ -5,21 +5,21 @@ points costs ten times what sending them does.
 """
 
 import json
+import time
 import zlib
 from collections.abc import Iterator
 
-import urllib3
 from urllib3.response import BaseHTTPResponse
 
 from heartguard.errors import ServiceError, Unavailable
 from heartguard.logs import log
 
 from .errors import TooMuch
-from .influx_http import AGAIN, ONCE, Connections, InfluxError, Json, pieces
+from .influx_http import Connections, InfluxError, Json, deadline, pieces
 
 PAGE = 100
-_ALIVE = urllib3.Timeout(connect=1, read=1)
-"""How long it may take over the smallest question, when another was not answered in time."""
+ALIVE_SECONDS = 1.0
+"""How long it may take over the smallest question, where it is not known whether it works."""
 _DIALECT = {"annotations": ["datatype", "default"], "header": True, "delimiter": ","}
 
 _JSON = {"Content-Type": "application/json"}
@@ -48,22 +48,27 @@ class InfluxClient:
             {"bucket": bucket_id, "precision": precision, "org": self._org},
             body=packed,
             headers={"Content-Type": "text/plain; charset=utf-8", "Content-Encoding": "gzip"},
-            retries=AGAIN,
         )
 
-    def query(self, flux: str, extern: Json) -> Iterator[str]:
-        """The lines of the answer: annotated CSV. Once begun it has to be read to its end, or closed."""
+    def query(self, flux: str, extern: Json, *, soon: bool = False) -> Iterator[str]:
+        """The lines of the answer: annotated CSV. Once begun it has to be read to its end, or closed.
+
+        ``soon`` says that it is a part of something that may not take as long as a query.
+        """
+        if not soon and not self._http.works:
+            self.check(ALIVE_SECONDS)
+        end = deadline(of_query=not soon)
         asked = {"query": flux, "extern": extern, "type": "flux", "dialect": _DIALECT}
         response = self._http.send(
             "POST",
             "/query",
             {"org": self._org},
+            end,
             body=json.dumps(asked).encode(),
             headers={"Content-Type": "application/json", "Accept": "application/csv"},
-            retries=AGAIN,
-            timed_out=self._too_much,
+            timed_out=Unavailable if soon else self._too_much,
         )
-        return _lines(response)
+        return _lines(response, end)
 
     def buckets(self, **asked: str) -> Iterator[Json]:
         """All buckets, or only that of a ``name``."""
@@ -83,7 +88,7 @@ class InfluxClient:
         if description is not None:
             new["description"] = description
         try:
-            return self._http.call("POST", "/buckets", {}, body=json.dumps(new).encode(), headers=_JSON, retries=ONCE)
+            return self._http.call("POST", "/buckets", {}, body=json.dumps(new).encode(), headers=_JSON, twice=False)
         except InfluxError as error:
             if error.code == "conflict":
                 return None
@@ -92,21 +97,22 @@ class InfluxClient:
     def drop_bucket(self, bucket_id: str) -> bool:
         """Drop a bucket with all its points; whether there was one."""
         try:
-            self._http.call("DELETE", f"/buckets/{bucket_id}", {}, retries=AGAIN)
+            self._http.call("DELETE", f"/buckets/{bucket_id}", {})
         except InfluxError as error:
             if error.is_missing:
                 return False
             raise
         return True
 
-    def check(self, timeout: urllib3.Timeout | None = None) -> None:
+    def check(self, seconds: float | None = None) -> None:
         """Ask something that needs the token, the organization and the server's store; raises where that fails."""
-        self._http.call("GET", "/buckets", {"org": self._org, "limit": "1"}, timeout=timeout)
+        end = None if seconds is None else time.monotonic() + seconds
+        self._http.call("GET", "/buckets", {"org": self._org, "limit": "1"}, end=end)
 
     def _too_much(self) -> ServiceError:
         """Why a question had no answer in time: it was too large, or InfluxDB answers nothing at all."""
         try:
-            self.check(_ALIVE)
+            self.check(ALIVE_SECONDS)
         except Unavailable as away:
             return away
         return TooMuch()
@@ -124,10 +130,10 @@ class InfluxClient:
         return self._org_id
 
 
-def _lines(response: BaseHTTPResponse) -> Iterator[str]:
+def _lines(response: BaseHTTPResponse, end: float) -> Iterator[str]:
     """The body's lines with their ends, so that line breaks within quotes stay what they are."""
     rest = b""
-    for piece in pieces(response):
+    for piece in pieces(response, end):
         *lines, rest = (rest + piece).split(b"\n")
         for line in lines:
             yield line.decode() + "\n"

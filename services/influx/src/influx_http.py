@@ -1,14 +1,16 @@
-"""InfluxDB's HTTP: pooled connections, a time limit on every wait, and errors told apart."""
+"""InfluxDB's HTTP: pooled connections, one time limit on all waits of a request, and errors told apart."""
 
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlencode
 
 import urllib3
-from urllib3.exceptions import HTTPError, ReadTimeoutError
+from flask import g, has_request_context
+from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
 from urllib3.response import BaseHTTPResponse
 
 from heartguard.errors import ServiceError, Unavailable
@@ -17,38 +19,19 @@ from heartguard.logs import log
 from .errors import TooMuch
 
 CONNECTIONS = 16
-CONNECT_SECONDS = 2
-ANSWER_SECONDS = 8
-"""How long the server may take over a step: to begin its answer, or to go on with it."""
-QUERY_SECONDS = 12
-"""How long an answer to a query may take as a whole."""
+CONNECT_SECONDS = 2.0
+WAIT_SECONDS = 4.0
+"""How long a request waits for all that it asks, so that its own answer goes out within five."""
+QUERY_SECONDS = 12.0
+"""The same where it is a query, over which a server that works may take longer."""
+ANSWER_SECONDS = 8.0
+"""Of these, how long the server may take to begin an answer, or to go on with it."""
+TRUSTED_FOR = 1.0
+"""How long after an answer the server is taken for one that works."""
 MAX_ERROR = 64 * 1024
 CHUNK = 64 * 1024
-
-AT_FIRST = urllib3.Timeout(connect=CONNECT_SECONDS, read=ANSWER_SECONDS)
-
-
-class _Retry(urllib3.Retry):
-    """Never tries again what timed out: the server has enough to do."""
-
-    def increment(
-        self,
-        method: str | None = None,
-        url: str | None = None,
-        response: BaseHTTPResponse | None = None,
-        error: Exception | None = None,
-        *context: Any,
-        **more: Any,
-    ) -> "_Retry":
-        if isinstance(error, ReadTimeoutError):
-            raise error
-        return super().increment(method, url, response, error, *context, **more)
-
-
-# What can be done twice with the same effect may be sent again, once, where the connection broke: a pooled one may have
-# been closed by the server meanwhile.
-AGAIN = _Retry(total=1, connect=1, read=1, status=0, redirect=0, other=0, allowed_methods=None)
-ONCE = AGAIN.new(read=0)
+SHORTEST = 0.01
+"""A wait where the time is just over."""
 
 Json = dict[str, Any]
 
@@ -68,6 +51,24 @@ class InfluxError(Exception):
         return self.status == HTTPStatus.NOT_FOUND
 
 
+@contextmanager
+def border() -> Iterator[None]:
+    """Beyond it nobody knows InfluxDB's errors: what nobody has made sense of is logged, and 503 for the client."""
+    try:
+        yield
+    except InfluxError as error:
+        log.error("influx", error=str(error))
+        raise Unavailable from None
+
+
+def deadline(*, of_query: bool = False) -> float:
+    """When the request at work has waited for long enough; outside of one, each question has the time for itself."""
+    begun = time.monotonic()
+    if has_request_context():
+        begun = g.setdefault("influx_asked", begun)
+    return begun + (QUERY_SECONDS if of_query else WAIT_SECONDS)
+
+
 class Connections:
     """The way to one InfluxDB. Thread-safe.
 
@@ -79,15 +80,24 @@ class Connections:
         self._url = url.rstrip("/")
         self._headers = {"Authorization": f"Token {token}", "Accept-Encoding": "gzip"}
         self._pool = urllib3.PoolManager(num_pools=1, maxsize=CONNECTIONS, block=False)
+        self._answered = -TRUSTED_FOR
 
     def close(self) -> None:
         self._pool.clear()
 
-    def call(self, method: str, path: str, fields: Mapping[str, str], **options: Any) -> Json:
+    @property
+    def works(self) -> bool:
+        """Whether the server has answered something just now."""
+        return time.monotonic() - self._answered < TRUSTED_FOR
+
+    def call(
+        self, method: str, path: str, fields: Mapping[str, str], *, end: float | None = None, **options: Any
+    ) -> Json:
         """Send, and read the whole answer: JSON, or nothing."""
-        response = self.send(method, path, fields, **options)
+        end = end or deadline()
+        response = self.send(method, path, fields, end, **options)
         try:
-            body = b"".join(pieces(response))
+            body = b"".join(pieces(response, end))
             found: Json = json.loads(body) if body else {}
         except TooMuch:
             raise Unavailable from None
@@ -101,47 +111,62 @@ class Connections:
         method: str,
         path: str,
         fields: Mapping[str, str],
+        end: float,
         *,
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
-        retries: urllib3.Retry = AGAIN,
-        timeout: urllib3.Timeout | None = None,
+        twice: bool = True,
         timed_out: Callable[[], ServiceError] = Unavailable,
     ) -> BaseHTTPResponse:
+        """The answer, whose body is still to be read. ``twice`` says that sending it again would do no harm."""
+        if time.monotonic() >= end:
+            raise timed_out()
         url = f"{self._url}/api/v2{path}"
         if fields:
             url += "?" + urlencode(fields)
         try:
-            response = self._pool.urlopen(
-                method,
-                url,
-                body=body,
-                headers={**self._headers, **(headers or {})},
-                retries=retries,
-                timeout=timeout or AT_FIRST,
-                redirect=False,
-                preload_content=False,
-                decode_content=True,
-            )
+            try:
+                response = self._open(method, url, body, headers, end)
+            except ProtocolError:  # a pooled connection may have been closed by the server meanwhile
+                if not twice:
+                    raise
+                response = self._open(method, url, body, headers, end)
         except HTTPError as error:
-            cause = getattr(error, "reason", None) or error
-            log.warning("influx", path=path, error=repr(cause)[:500])
-            if isinstance(cause, ReadTimeoutError):
+            log.warning("influx", path=path, error=repr(error)[:500])
+            if isinstance(error, ReadTimeoutError):
                 raise timed_out() from None
             raise Unavailable from None
+        self._answered = time.monotonic()
+        _wait_until(end, response)
         if response.status >= 300:
             raise _refusal(path, response)
         return response
 
+    def _open(
+        self, method: str, url: str, body: bytes | None, headers: Mapping[str, str] | None, end: float
+    ) -> BaseHTTPResponse:
+        left = max(end - time.monotonic(), SHORTEST)
+        return self._pool.urlopen(
+            method,
+            url,
+            body=body,
+            headers={**self._headers, **(headers or {})},
+            retries=False,
+            timeout=urllib3.Timeout(connect=min(CONNECT_SECONDS, left), read=min(ANSWER_SECONDS, left), total=left),
+            redirect=False,
+            preload_content=False,
+            decode_content=True,
+        )
 
-def pieces(response: BaseHTTPResponse) -> Iterator[bytes]:
-    """The body, for at most so long as a whole; the connection is given back at its end, else closed."""
-    end = time.monotonic() + QUERY_SECONDS
+
+def pieces(response: BaseHTTPResponse, end: float) -> Iterator[bytes]:
+    """The body, until its ``end`` has come; the connection is given back when it was read, else closed."""
     try:
         for piece in response.stream(CHUNK):
             yield piece
             if time.monotonic() > end:
                 raise TooMuch
+            _wait_until(end, response)
     except ReadTimeoutError:
         raise TooMuch from None
     except HTTPError as error:
@@ -151,6 +176,13 @@ def pieces(response: BaseHTTPResponse) -> Iterator[bytes]:
         if not response.closed:
             response.close()
         response.release_conn()
+
+
+def _wait_until(end: float, response: BaseHTTPResponse) -> None:
+    """Have the next wait for a part of the body end in time too, for which the first one's limit holds otherwise."""
+    sock = getattr(response.connection, "sock", None)
+    if sock is not None:
+        sock.settimeout(min(max(end - time.monotonic(), SHORTEST), ANSWER_SECONDS))
 
 
 def _refusal(path: str, response: BaseHTTPResponse) -> Exception:

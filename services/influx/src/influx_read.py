@@ -9,17 +9,15 @@ from typing import NamedTuple
 from heartguard.models.timeseries import Aggregate
 
 from . import influx_flux as flux
-from .errors import Overflow
+from .errors import Overflow, TooMuch
 from .influx_answers import Found, Value, read
 from .influx_client import InfluxClient
-from .store import Row, Selection
+from .store import Place, Row, Selection, place_of
 from .times import window_stop
 
 FIRST, LAST = -(2**63), 2**63 - 1
 MAX_INT = 2**63 - 1
 
-Place = tuple[int, str, tuple[tuple[str, str], ...]]
-"""Where a result stands: time, field and tags."""
 Rows = dict[Place, Row]
 
 
@@ -32,17 +30,16 @@ class Piece(NamedTuple):
 
 def select_rows(client: InfluxClient, bucket: str, selection: Selection, integers: Collection[str] = ()) -> list[Row]:
     """See :meth:`.store.Store.select`. ``integers`` are those of the chosen fields whose values are."""
-    return heapq.nsmallest(selection.limit, _rows(client, bucket, selection, integers), key=_place)
-
-
-def _place(row: Row) -> Place:
-    return row.time, row.field, tuple(sorted(row.tags.items()))
+    return heapq.nsmallest(selection.limit, _rows(client, bucket, selection, integers), key=place_of)
 
 
 def _rows(client: InfluxClient, bucket: str, selection: Selection, integers: Collection[str]) -> Iterator[Row]:
     aggregate = selection.aggregate
     if aggregate is None:
-        for found in read(client.query(flux.RAW, flux.extern(bucket, selection))):
+        rows = read(client.query(flux.RAW, flux.extern(bucket, selection)), patient=selection.patient)
+        for number, found in enumerate(rows):
+            if selection.patient and number == selection.limit:
+                raise TooMuch  # each series gives as many as that, and they come one series after another
             yield Row(found.time, found.field, found.value, found.tags)
         return
     for piece in pieces(selection):
@@ -90,7 +87,7 @@ class _Aggregation:
         else:
             # Of deviations some windows are left out afterwards, so that the limit comes later.
             found = self._ask(aggregate, limited=aggregate != "stddev")
-            rows = {_place(row): row for row in map(self._row, found)}
+            rows = {place_of(row): row for row in map(self._row, found)}
             if aggregate in ("sum", "mean") and self._integers:
                 self._mend_wrapped(aggregate, rows)
             elif aggregate == "stddev":
@@ -101,34 +98,41 @@ class _Aggregation:
 
     def _spread(self) -> Rows:
         """The storage engine knows the least and the greatest value, but not their difference."""
-        rows: Rows = {}
-        for found in self._ask("min", "max"):
-            row = self._row(found)
-            if found.result == "min":
-                rows[_place(row)] = row
-            else:
-                least = rows[_place(row)]
-                rows[_place(row)] = row._replace(value=_difference(row.value, least.value))
-        return rows
+        found = self._by_result("min", "max")
+        least = found["min"]
+        return {
+            place: row._replace(value=_difference(row.value, least[place].value))
+            for place, row in found["max"].items()
+            if place in least
+        }
 
     def _mend_wrapped(self, aggregate: Aggregate, rows: Rows) -> None:
         """Do what is wrong again with floats: InfluxDB sums integers up in 64 bits, for their mean too."""
-        bounds: dict[Place, list[int]] = {}
-        for found in self._ask("min", "max", "count", fields=self._integers):
-            bounds.setdefault(_place(self._row(found)), []).append(abs(int(found.value)))
-        risky = {place for place, (least, most, count) in bounds.items() if max(least, most) * count > MAX_INT}
+        bounds = self._by_result("min", "max", "count", fields=self._integers)
+        largest: dict[Place, int] = {}
+        for place, row in [*bounds["min"].items(), *bounds["max"].items()]:
+            largest[place] = max(largest.get(place, 0), abs(int(row.value)))
+        risky = {place for place, row in bounds["count"].items() if largest.get(place, 0) * int(row.value) > MAX_INT}
         if risky:
             for found in self._ask(aggregate, fields=self._integers, convert=flux.TO_FLOAT):
                 row = self._row(found)
-                if _place(row) in risky and (aggregate == "mean" or abs(found.value) >= MAX_INT):  # type: ignore[arg-type]
-                    rows[_place(row)] = row
+                if place_of(row) in risky and (aggregate == "mean" or abs(found.value) >= MAX_INT):  # type: ignore[arg-type]
+                    rows[place_of(row)] = row
 
     def _of_several(self, rows: Rows) -> Rows:
         """A single point has no deviation. Of several, which are very large, it may be no number all the same."""
         if all(isfinite(row.value) for row in rows.values()):  # type: ignore[arg-type]
             return rows
-        several = {_place(self._row(found)) for found in self._ask("count", limited=False) if found.value > 1}  # type: ignore[operator]
+        several = {place_of(self._row(found)) for found in self._ask("count", limited=False) if found.value > 1}  # type: ignore[operator]
         return {place: row for place, row in rows.items() if place in several}
+
+    def _by_result(self, *functions: str, fields: Collection[str] | None = None) -> dict[str, Rows]:
+        """What each function gives. InfluxDB answers in whatever order it has them."""
+        results: dict[str, Rows] = {function: {} for function in functions}
+        for found in self._ask(*functions, fields=fields):
+            row = self._row(found)
+            results[found.result][place_of(row)] = row
+        return results
 
     def _ask(
         self, *functions: str, fields: Collection[str] | None = None, convert: str = "", limited: bool = True
@@ -137,7 +141,7 @@ class _Aggregation:
         if fields is not None:
             selection = replace(selection, fields=fields)
         query = self._query(*functions, convert=convert, limited=limited)
-        return read(self._client.query(query, flux.extern(self._bucket, selection)))
+        return read(self._client.query(query, flux.extern(self._bucket, selection)), patient=selection.patient)
 
     def _row(self, found: Found) -> Row:
         time = found.time if self._piece.stop is None else self._piece.stop

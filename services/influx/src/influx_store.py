@@ -6,11 +6,11 @@ from typing import Any
 
 from . import tenancy
 from .errors import NotNumeric
-from .influx_batch import InfluxBatch, send, tell
+from .influx_batch import InfluxBatch, Lines, send, tell
 from .influx_client import InfluxClient
-from .influx_http import InfluxError
+from .influx_http import InfluxError, border
 from .influx_read import select_rows
-from .influx_types import KnownTypes
+from .influx_types import KnownTypes, for_a_write
 from .line_protocol import PRECISIONS
 from .memory import Memory
 from .store import ANY_TYPE, NUMERIC, BucketGone, FieldType, Row, Selection, StoredBucket, Types
@@ -30,14 +30,17 @@ class InfluxStore:
         self._known_buckets: Memory[tuple[int, str], StoredBucket] = Memory(BUCKETS_REMEMBERED)
         self._types = KnownTypes(client)
 
+    @border()
     def organizations(self) -> list[int]:
         """Those that have buckets."""
         return sorted({int(org) for one in self._client.buckets() if (org := tenancy.owner(one["name"]))})
 
+    @border()
     def measurements(self, bucket: StoredBucket) -> list[str]:
         """The names of all measurements."""
         return self._types.measurements(bucket)
 
+    @border()
     def bucket(self, org_id: int, name: str) -> StoredBucket | None:
         if known := self._known_buckets.get((org_id, name)):
             return known
@@ -46,10 +49,12 @@ class InfluxStore:
             self._known_buckets.keep([((org_id, name), found)])
         return found
 
+    @border()
     def buckets(self, org_id: int) -> list[StoredBucket]:
         found = (_stored(org_id, bucket) for bucket in self._client.buckets() if tenancy.owns(org_id, bucket["name"]))
         return sorted(found, key=lambda bucket: bucket.name)
 
+    @border()
     def create_bucket(
         self, org_id: int, name: str, *, retention_seconds: int, description: str | None
     ) -> StoredBucket | None:
@@ -59,6 +64,7 @@ class InfluxStore:
         tell("BUCKET_CREATE", bucket=name)
         return _stored(org_id, made)
 
+    @border()
     def drop_bucket(self, org_id: int, name: str) -> bool:
         found = self._find(org_id, name)
         self._known_buckets.forget((org_id, name))
@@ -70,23 +76,25 @@ class InfluxStore:
     def batch(self, bucket: StoredBucket) -> InfluxBatch:
         return InfluxBatch(self._client, bucket, self._types, lambda: self._forget(bucket))
 
+    @border()
     def write_lines(self, bucket: StoredBucket, text: str, precision: int, types: Types, values: int) -> None:
-        self._types.check(bucket, types)
-        send(self._client, bucket, text.encode(), UNITS[precision], lambda: self._forget(bucket))
-        self._types.learn(bucket, types)
-        tell(bucket=bucket.name, values=values)
+        lines = Lines(text.encode(), UNITS[precision], types, values)
+        send(self._client, bucket, self._types, lines, lambda: self._forget(bucket))
 
+    @border()
+    @for_a_write()
     def field_types(self, bucket: StoredBucket, measurements: Collection[str]) -> Mapping[tuple[str, str], FieldType]:
         found: dict[tuple[str, str], FieldType] = {}
         try:
             for measurement in measurements:
-                types = self._types.of(bucket, measurement)
+                types = self._types.of(bucket, measurement, soon=True)
                 found |= {(measurement, field): kind for field, kind in types.items()}
         except BucketGone:
             self._forget(bucket)
             raise
         return found
 
+    @border()
     def select(self, bucket: StoredBucket, selection: Selection) -> Sequence[Row]:
         try:
             if selection.aggregate is None or selection.aggregate in ANY_TYPE:
@@ -107,6 +115,7 @@ class InfluxStore:
                 raise BucketGone from None
             raise
 
+    @border()
     def check(self) -> None:
         self._client.check()
 

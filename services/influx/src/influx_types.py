@@ -1,9 +1,13 @@
 """The types that fields have in InfluxDB: asked once, then remembered."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
+from heartguard.errors import Unavailable
+from heartguard.logs import log
 from heartguard.models.timeseries import FieldValue
 
+from .errors import TooManySeries, TooMuch
 from .influx_answers import read
 from .influx_client import InfluxClient
 from .influx_flux import MEASUREMENTS, TYPES, TYPES_OF_EACH, extern
@@ -32,6 +36,16 @@ def types_of(columns: Iterable[tuple[str, str, Sequence[FieldValue | int]]]) -> 
     return found
 
 
+@contextmanager
+def for_a_write() -> Iterator[None]:
+    """What is too much to ask is not the fault of a batch, whose sender would drop it: it shall be sent again."""
+    try:
+        yield
+    except (TooMuch, TooManySeries) as error:
+        log.error("influx", error=f"no types of fields for a write: {error.details[0].message}")
+        raise Unavailable from None
+
+
 class KnownTypes:
     """What is known of the types in all buckets; of a measurement that is remembered, all fields were asked for.
 
@@ -42,15 +56,16 @@ class KnownTypes:
         self._client = client
         self._known: Memory[tuple[str, str], Mapping[str, FieldType]] = Memory(MEASUREMENTS_REMEMBERED)
 
+    @for_a_write()
     def check(self, bucket: StoredBucket, given: Types) -> None:
         """Raises :class:`TypeConflict` where a field is stored with another type."""
         for measurement, fields in given.items():
-            known = self.of(bucket, measurement)
+            known = self.of(bucket, measurement, soon=True)
             unknown = fields.keys() - known.keys()
             if unknown:  # new fields, or such that another process has made since
-                known = {**known, **self._ask(bucket, _selection(measurement, unknown))}
+                known = {**known, **self._ask(bucket, _selection(measurement, unknown), soon=True)}
             if any(known.get(field, kind) != kind for field, kind in fields.items()):
-                self.forget(bucket, measurement)
+                self.forget(bucket, [measurement])
                 raise TypeConflict
 
     def learn(self, bucket: StoredBucket, given: Types) -> None:
@@ -60,11 +75,11 @@ class KnownTypes:
             if known is not None and not fields.keys() <= known.keys():
                 self._keep(bucket, measurement, {**known, **fields})
 
-    def of(self, bucket: StoredBucket, measurement: str) -> Mapping[str, FieldType]:
-        """The types of all of a measurement's fields. Raises :class:`BucketGone`."""
+    def of(self, bucket: StoredBucket, measurement: str, *, soon: bool = False) -> Mapping[str, FieldType]:
+        """The types of all of a measurement's fields; ``soon`` for a write. Raises :class:`BucketGone`."""
         known = self._known.get((bucket.id, measurement))
         if known is None:
-            known = self._ask(bucket, _selection(measurement, None))
+            known = self._ask(bucket, _selection(measurement, None), soon=soon)
             self._keep(bucket, measurement, known)
         return known
 
@@ -78,24 +93,26 @@ class KnownTypes:
         found = read(self._client.query(MEASUREMENTS, extern(bucket.name, _selection("", None))))
         return sorted(str(one.value) for one in found)
 
-    def forget(self, bucket: StoredBucket, measurement: str) -> None:
-        self._known.forget((bucket.id, measurement))
+    def forget(self, bucket: StoredBucket, measurements: Iterable[str]) -> None:
+        for measurement in measurements:
+            self._known.forget((bucket.id, measurement))
 
     def _keep(self, bucket: StoredBucket, measurement: str, types: Mapping[str, FieldType]) -> None:
         if len(types) <= MOST_FIELDS:
             self._known.keep([((bucket.id, measurement), types)])
         else:
-            self.forget(bucket, measurement)
+            self.forget(bucket, [measurement])
 
-    def _ask(self, bucket: StoredBucket, selection: Selection) -> dict[str, FieldType]:
+    def _ask(self, bucket: StoredBucket, selection: Selection, *, soon: bool = False) -> dict[str, FieldType]:
         asked = extern(bucket.name, selection)
         try:
-            return {found.field: found.type for found in read(self._client.query(TYPES, asked))}
+            return {found.field: found.type for found in read(self._client.query(TYPES, asked, soon=soon))}
         except InfluxError as error:
             if error.is_missing:
                 raise BucketGone from None
         # Two processes may have given a field two types at the same moment, at times that lie far apart.
-        return {found.field: found.type for found in read(self._client.query(TYPES_OF_EACH, asked))}
+        each = self._client.query(TYPES_OF_EACH, asked, soon=soon)
+        return {found.field: found.type for found in read(each)}
 
 
 def _selection(measurement: str, fields: Collection[str] | None, tags: Mapping[str, str] | None = None) -> Selection:

@@ -48,6 +48,14 @@ class Row(NamedTuple):
     tags: dict[str, str]
 
 
+Place = tuple[int, str, tuple[tuple[str, str], ...]]
+"""Where a row stands among others: its time, field and tags."""
+
+
+def place_of(row: Row) -> Place:
+    return row.time, row.field, tuple(sorted(row.tags.items()))
+
+
 @dataclass(frozen=True, kw_only=True)
 class StoredBucket:
     """A bucket as the store knows it; ``id`` is the store's own key, never used again for another bucket."""
@@ -64,7 +72,8 @@ class StoredBucket:
 class Selection:
     """Points in ``[start, stop)``, in nanoseconds since the epoch. ``fields`` None means all of them.
 
-    With ``aggregate`` they are gathered in windows of ``window`` nanoseconds, aligned to the epoch.
+    With ``aggregate`` they are gathered in windows of ``window`` nanoseconds, aligned to the epoch. Who is ``patient``
+    may mean any number of series, and asks again for a shorter range where it was :class:`.errors.TooMuch`.
     """
 
     measurement: str
@@ -75,6 +84,7 @@ class Selection:
     aggregate: Aggregate | None
     window: int
     limit: int
+    patient: bool = False
 
 
 class BucketGone(Exception):

@@ -278,6 +278,8 @@ class Evaluation:
         self._storage = storage
         self._scope: dict[str, Any] = {"true": True, "false": False}
         self.results: dict[str, Tables] = {}
+        self.rows = 0
+        """How many are gone through; without a filter the index is enough."""
         for statement in extern:
             self._assign(statement["assignment"], self._scope)
         for statement in statements:
@@ -355,7 +357,9 @@ class Evaluation:
         """All of a condition's columns are in the group key."""
         parameter = fn.node["params"][0]["key"]["name"]
         body = fn.node["body"]
-        return [table for table in tables if self._value(body, {**self._scope, parameter: table.group})]
+        found = [table for table in tables if self._value(body, {**self._scope, parameter: table.group})]
+        self.rows += sum(len(table.rows) for table in found)
+        return found
 
     def _do_limit(self, tables: Tables, *, n: int) -> Tables:
         return [replace(table, rows=table.rows[:n]) for table in tables]
@@ -378,7 +382,7 @@ class Evaluation:
             for table in tables
         ]
 
-    def _do_group(self, tables: Tables, *, columns: list[str]) -> Tables:
+    def _do_group(self, tables: Tables, *, columns: Sequence[str] = ()) -> Tables:
         return _regrouped(tables, lambda group: _only(group, columns))
 
     def _do_toFloat(self, tables: Tables) -> Tables:  # noqa: N802

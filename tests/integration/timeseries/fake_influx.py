@@ -6,11 +6,12 @@ failures, buckets, and queries in Flux with ``extern``. Types of fields hold wit
 
 import gzip
 import json
+import random
 import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -106,6 +107,13 @@ class FakeInflux:
         self.asked: list[tuple[str, str]] = []
         self.queries: list[dict[str, Any]] = []
         self.lock = threading.Lock()
+        self.seconds = 0.0
+        """For which it takes its time, with every answer."""
+        self.seconds_a_row = 0.0
+        """The same with those of queries, for each row in their ranges."""
+        self.rows = 0
+        self.order: Callable[[list[str]], list[str]] = lambda results: random.sample(results, len(results))
+        """Of a query's results, of which InfluxDB promises none."""
 
     def named(self, name: str) -> Bucket:
         found = next((bucket for bucket in self.buckets.values() if name in (bucket.id, bucket.name)), None)
@@ -143,9 +151,10 @@ class FakeInflux:
             raise Refused(400, "invalid", f"compilation failed: {error}") from None
         out: list[str] = []
         try:
-            found = fake_flux.Evaluation(statements, (asked.get("extern") or {}).get("body", []), storage).results
-            for name, tables in found.items():
-                out += _csv(name, tables, asked["dialect"]["annotations"])
+            found = fake_flux.Evaluation(statements, (asked.get("extern") or {}).get("body", []), storage)
+            self.rows += found.rows
+            for name in self.order(list(found.results)):
+                out += _csv(name, found.results[name], asked["dialect"]["annotations"])
         except fake_flux.FluxError as error:
             notes = {"datatype": "string,string", "group": "true,true", "default": ","}
             out += ["", *(f"#{note},{notes[note]}" for note in asked["dialect"]["annotations"])]
@@ -226,6 +235,7 @@ class _Handler(BaseHTTPRequestHandler):
         asked = {name: values[0] for name, values in parse_qs(url.query).items()}
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         fake = self.server.fake
+        seconds = 0.0
         try:
             if self.headers.get("Authorization") not in (f"Token {TOKEN}", f"Bearer {TOKEN}"):
                 raise Refused(401, "unauthorized", "unauthorized access")
@@ -233,10 +243,13 @@ class _Handler(BaseHTTPRequestHandler):
                 body = gzip.decompress(body)
             with fake.lock:
                 fake.asked.append((method, url.path))
+                before = fake.rows
                 status, kind, answer = self._route(fake, method, url.path, asked, body)
+                seconds = fake.seconds + (fake.rows - before) * fake.seconds_a_row
         except Refused as refused:
             status, kind = refused.status, "application/json; charset=utf-8"
             answer = json.dumps({"code": refused.code, "message": refused.message}).encode()
+        time.sleep(seconds)
         self.send_response(status)
         if status != 204:
             self.send_header("Content-Type", kind)

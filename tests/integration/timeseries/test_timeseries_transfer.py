@@ -2,30 +2,38 @@
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from heartguard.cli.main import app
-from heartguard.errors import Unavailable
 from heartguard.settings import SettingsError
+from services.influx.src import db_read, influx_answers, influx_http, influx_read
 from services.influx.src import transfer as transfers
+from services.influx.src.errors import TooManySeries
 from services.influx.src.store import Series
-from services.influx.src.times import MAX_TIME, MIN_TIME
-from services.influx.src.transfer import AnyStore, Transfer, everything
+from services.influx.src.times import MAX_TIME, MIN_TIME, SECOND
+from services.influx.src.transfer import AnyStore, Transfer, TransferError, everything
 
 from . import fake_influx
-from .conftest import TENS_OF_MILLIONS, Backend, add, new_store
+from .conftest import STORES, TENS_OF_MILLIONS, Backend, add, new_store
+from .fake_influx import FakeInflux
 
 _organizations = itertools.count(TENS_OF_MILLIONS * 10_000_000 + 9_500_000)
 Pair = dict[str, AnyStore]
 
 
 @pytest.fixture
-def influx() -> Iterator[dict[str, str]]:
-    with fake_influx.serving() as (url, _):
+def fake() -> FakeInflux:
+    return FakeInflux()
+
+
+@pytest.fixture
+def influx(fake: FakeInflux) -> Iterator[dict[str, str]]:
+    with fake_influx.serving(fake=fake) as (url, _):
         yield {"INFLUX_URL": url, "INFLUX_TOKEN": fake_influx.TOKEN, "INFLUX_ORG": fake_influx.ORG}
 
 
@@ -83,6 +91,73 @@ def test_everything_comes_over(
     assert sum(told) == moving.total(), "nothing is left to be copied"
 
 
+@pytest.mark.parametrize(("source", "target"), [("postgres", "influx"), ("influx", "postgres")])
+def test_more_series_than_a_request_may_mean_come_over(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, target: str
+) -> None:
+    monkeypatch.setattr(db_read, "MAX_SERIES", 3)
+    monkeypatch.setattr(influx_answers, "MAX_SERIES", 3)
+    monkeypatch.setattr(transfers, "AT_ONCE", 50)
+    org = next(_organizations)
+    name = fill(pair[source], org)
+    bucket = pair[source].bucket(org, name)
+    assert bucket is not None
+    with pytest.raises(TooManySeries):
+        pair[source].select(bucket, replace(everything("m", bucket), patient=False))
+    moving = Transfer(pair[source], pair[target], tmp_path / "position.json", name)
+    told: list[int] = []
+    moving.run(told.append)
+    assert sum(told) == moving.total() == 3 * 20 * 4 + 2
+    assert moving.differences() == []
+    assert content(pair[target], org, name) == content(pair[source], org, name)
+
+
+YEAR = 365 * 86_400 * SECOND
+
+
+@pytest.mark.parametrize(("source", "target"), [("postgres", "influx"), ("influx", "postgres")])
+def test_what_is_too_much_at_once_is_gone_through_by_shorter_ranges(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake: FakeInflux, source: str, target: str
+) -> None:
+    monkeypatch.setattr(influx_http, "ANSWER_SECONDS", 0.3)
+    fake.seconds_a_row = 0.01
+    org = next(_organizations)
+    bucket = pair[source].create_bucket(org, f"org_{org}_slow", retention_seconds=0, description=None)
+    assert bucket is not None
+    batch = pair[source].batch(bucket)
+    for n in range(50):
+        for series in (Series("m", (("a", "1"),)), Series("m", (("a", "2"),))):
+            add(batch, series, n * 5 * YEAR, {"f": float(n)})
+    batch.write()
+    moving = Transfer(pair[source], pair[target], tmp_path / "position.json", bucket.name)
+    assert moving.total() == (None if source == "influx" else 100)
+    told: list[int] = []
+    moving.run(told.append)
+    assert sum(told) == 100
+    assert moving.differences() == []
+    fake.seconds_a_row = 0
+    assert content(pair[target], org, bucket.name) == content(pair[source], org, bucket.name)
+
+
+def test_a_part_is_as_large_as_it_should_be_of_many_series_too(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake: FakeInflux
+) -> None:
+    """InfluxDB limits the values of each series, not of all."""
+    monkeypatch.setattr(transfers, "AT_ONCE", 30)
+    name = fill(pair["influx"], next(_organizations))
+    read: list[int] = []
+    monkeypatch.setattr(influx_read, "read", lambda lines, **options: counted(lines, read, **options))
+    Transfer(pair["influx"], pair["postgres"], tmp_path / "position.json", name).run(lambda _: None)
+    assert max(read) <= 31
+
+
+def counted(lines: Iterable[str], counts: list[int], **options: bool) -> Iterator[influx_answers.Found]:
+    counts.append(0)
+    for found in influx_answers.read(lines, **options):
+        counts[-1] += 1
+        yield found
+
+
 def test_it_goes_on_where_it_was_broken_off(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfers, "AT_ONCE", 30)
     org = next(_organizations)
@@ -136,6 +211,37 @@ def test_a_store_that_is_away(pair: Pair, tmp_path: Path) -> None:
     environ = {"INFLUX_URL": "http://127.0.0.1:1", "INFLUX_TOKEN": "t", "INFLUX_ORG": "o"}
     away = new_store(Backend("influx-fake", environ))
     fill(pair["postgres"], org := next(_organizations))
-    with pytest.raises(Unavailable):
+    with pytest.raises(TransferError, match=f"org_{org}_moved: The service is unavailable"):
         Transfer(pair["postgres"], away, tmp_path / "position.json", f"org_{org}_moved").run(lambda _: None)
     away.close()
+
+
+@pytest.mark.parametrize(("source", "target"), [("postgres", "influx"), ("influx", "postgres")])
+def test_what_stands_in_the_way_is_named(pair: Pair, tmp_path: Path, source: str, target: str) -> None:
+    org = next(_organizations)
+    name = fill(pair[source], org)
+    made = pair[target].create_bucket(org, name, retention_seconds=0, description=None)
+    assert made is not None
+    batch = pair[target].batch(made)
+    add(batch, Series("m n", ()), 0, {"f": "text"})
+    batch.write()
+    with pytest.raises(TransferError, match=f"{name} m n: a field has one type there and another here"):
+        Transfer(pair[source], pair[target], tmp_path / "position.json", name).run(lambda _: None)
+
+
+def test_the_command_names_what_stands_in_the_way(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, influx: dict[str, str], url_for: Callable[[str], str], pair: Pair
+) -> None:
+    name = fill(pair["postgres"], next(_organizations))
+    environ = {**STORES, **influx, "DATABASE_URL": url_for("timeseries"), "HEARTGUARD_DATA": str(tmp_path)}
+    for variable, value in environ.items():
+        monkeypatch.setenv(variable, value)
+    command = ["timeseries", "copy", "--from", "postgres", "--to", "influx", "--bucket", name]
+    monkeypatch.setattr(fake_influx.Bucket, "write", refuse)
+    result = CliRunner().invoke(app, command)
+    assert (result.exit_code, result.exception.__class__) == (1, SystemExit), result.output
+    assert f"{name} m: The service is unavailable" in " ".join(result.output.split())
+
+
+def refuse(*_: object) -> None:
+    raise fake_influx.Refused(400, "invalid", "it broke")
