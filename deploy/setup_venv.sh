@@ -55,7 +55,8 @@ install_locked() {
     total="$(grep -c '==' "$1")"
     say "Installing $total packages into .venv (only the first time) …"
     : >"$log"
-    { "${pip[@]}" --require-hashes -r "$1" 2>&1 && "${pip[@]}" --no-build-isolation --no-deps -e "$ROOT" 2>&1; } |
+    # The list is whole. Left to look for what its packages need, pip stumbles over versions that came out after it.
+    { "${pip[@]}" --require-hashes --no-deps -r "$1" 2>&1 && "${pip[@]}" --no-build-isolation --no-deps -e "$ROOT" 2>&1; } |
         tee "$log" | show_progress "$total" || {
         tail -n 25 "$log" >&2
         die "Installing failed; all of it is in $log."

@@ -32,7 +32,7 @@ def into_venv(context: Context, name: str) -> Path:
         if missing:
             _run([sys.executable, "-m", "venv", "--clear", str(folder)], folder.parent)
             pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-            _run([*pip, "--require-hashes", "--only-binary=:all:", "-r", str(wanted)], folder)
+            _run([*pip, "--require-hashes", "--no-deps", "--only-binary=:all:", "-r", str(wanted)], folder)
     return folder
 
 
