@@ -8,6 +8,7 @@ import base64
 import json
 import os
 import statistics
+import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -38,6 +39,14 @@ AT_ONCE = 16
 THREADS = 4
 BOUND_MB = 2 * THREADS * FILE / MB
 """What uploads may take in memory, however many there are at once: twice a file for each thread."""
+
+
+def png(size: int) -> bytes:
+    """A picture of so many bytes, most of them random."""
+    head, end = struct.pack(">4sIIBBBBBI", b"IHDR", 1, 1, 8, 0, 0, 0, 0, 0), struct.pack(">I4sI", 0, b"IEND", 0)
+    begin = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + head
+    packed = os.urandom(size - len(begin) - len(end) - 12)
+    return begin + struct.pack(">I4s", len(packed), b"IDAT") + packed + bytes(4) + end
 
 
 @dataclass(frozen=True)
@@ -91,7 +100,7 @@ def media_service() -> Iterator[Media]:
 
 def run(context: Context) -> list[Row]:
     two_cores()
-    content = b"\x89PNG\r\n\x1a\n" + os.urandom(FILE - 8)
+    content = png(FILE)
     said = {"file_name": "bench.png", "content_type": "image/png", "data_base64": base64.b64encode(content).decode()}
     with media_service() as media, on_core(OTHER_CORE):
         return [*memory(media, json.dumps(said).encode(), context), *speed(media, content, said, context)]
@@ -100,7 +109,7 @@ def run(context: Context) -> list[Row]:
 def memory(media: Media, body: bytes, context: Context) -> list[Row]:
     """How much the service grows with one upload, and with many at once. It comes first, before anything is warm."""
     client = Client(media.port, token())
-    media.upload(client, json.dumps({**json.loads(body), "data_base64": "iVBORw0KGgo="}).encode())
+    media.upload(client, json.dumps({**json.loads(body), "data_base64": base64.b64encode(png(100)).decode()}).encode())
     context.say("media: memory")
     one = growth(media, lambda: media.upload(client, body))
     many = growth(media, lambda: together([lambda: once(media, body) for _ in range(AT_ONCE)]))

@@ -45,6 +45,11 @@ PNG = b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8B
 _organizations = itertools.count(2000)
 
 
+def png(packed: bytes) -> bytes:
+    """A picture with these bytes in it."""
+    return PNG[:33] + len(packed).to_bytes(4) + b"IDAT" + packed + bytes(4) + PNG[-12:]
+
+
 @contextmanager
 def running(environ: dict[str, str]) -> Iterator[Flask]:
     """The service; its thread and connections are gone afterwards. It sweeps at its start only, not into tests."""

@@ -27,7 +27,7 @@ from services.media.src.mending import Mender
 from services.media.src.settings import Settings
 
 from ..killing import Site, kill
-from .conftest import STORES, TOKENS, make_bucket, start_fake_gcs
+from .conftest import STORES, TOKENS, make_bucket, png, start_fake_gcs
 
 UPLOADS = int(os.environ.get("HEARTGUARD_UPLOADS", "12"))
 CLIENTS = 3
@@ -48,12 +48,13 @@ class Clients:
         self.removed: set[str] = set()
         self.statuses: set[int] = set()
         self.cut_short = 0
+        self.stop = False
 
     def work(self, seed: int) -> None:
         chance = random.Random(seed)
-        while len(self.kept) + len(self.removed) < UPLOADS:
+        while len(self.kept) + len(self.removed) < UPLOADS and not self.stop:
             time.sleep(chance.uniform(0, PAUSE))
-            content = b"\x89PNG\r\n\x1a\n" + chance.randbytes(chance.randrange(1, LARGEST))
+            content = png(chance.randbytes(chance.randrange(1, LARGEST)))
             answer = self._ask("POST", "/media/upload", fields={"file": ("a.png", content, "image/png")})
             if answer is None or answer.status != 201:
                 continue
@@ -150,7 +151,11 @@ def test_after_a_sweep_everything_agrees(scene: Scene) -> None:
     kills = 0
     with ThreadPoolExecutor(CLIENTS) as pool:
         working = [pool.submit(clients.work, seed) for seed in range(CLIENTS)]
+        end = time.monotonic() + UPLOADS * 10 + 60
         while not all(one.done() for one in working):
+            if time.monotonic() > end:
+                clients.stop = True
+                raise AssertionError(f"the uploads do not go on: {clients.statuses}")
             time.sleep(chance.uniform(0.1, LONGEST_LOAD))
             chance.choice(scene.kills)()
             kills += 1
