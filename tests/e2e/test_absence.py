@@ -93,6 +93,10 @@ def moved_away(folder: Path) -> Iterator[None]:
         elsewhere.rename(folder)
 
 
+NOTICED = 1.5
+"""Seconds until the gateway's ``/ready``, which believes what it saw for one, tells of it."""
+
+
 @contextmanager
 def hung(stack: Stack, name: str) -> Iterator[None]:
     """Its processes are stopped where they stand: they take connections and statements, and answer none."""
@@ -101,6 +105,7 @@ def hung(stack: Stack, name: str) -> Iterator[None]:
     for process in found:
         os.kill(process, signal.SIGSTOP)
     try:
+        time.sleep(NOTICED)
         yield
     finally:
         for process in found:
