@@ -7,11 +7,13 @@ import zipfile
 import zlib
 from base64 import b64decode
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from services.media.src import formats
 from services.media.src.formats.content import MAX_PIXELS
+from services.media.src.formats.jpeg import MAX_PADDING
 
 PNG = b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg==")
 GIF = bytes.fromhex("47494638396101000100800000000000ffffff21f90401000000002c00000000010001000002024401003b")
@@ -328,6 +330,236 @@ def test_no_honest_file_is_refused_for_what_its_bytes_look_like(type_: str) -> N
             position = chance.randrange(len(packed))
             packed[position : position + 4] = signature
         assert formats.matches(type_, HONEST[type_](bytes(packed)))
+
+
+# What phones put behind a JPEG's end
+
+
+def segment(marker: int, content: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, 2 + len(content)) + content
+
+
+def jpeg_with(*segments: bytes) -> bytes:
+    return JPEG[:20] + b"".join(segments) + JPEG[20:]
+
+
+def mpf(first: int, second: int) -> bytes:
+    """The index of two pictures, whose lengths are given (CIPA DC-007)."""
+    head = struct.pack(">2sHIH", b"MM", 42, 8, 3)
+    head += struct.pack(">HHI4s", 0xB000, 7, 4, b"0100")
+    head += struct.pack(">HHII", 0xB001, 4, 1, 2) + struct.pack(">HHIII", 0xB002, 7, 32, 50, 0)
+    pictures = struct.pack(">IIIHH", 0x030000, first, 0, 0, 0) + struct.pack(">IIIHH", 0, second, first - 28, 0, 0)
+    return segment(0xE2, b"MPF\0" + head + pictures)
+
+
+def xmp(said: str) -> bytes:
+    packet = f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description {said}/></x:xmpmeta>'
+    return segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + packet.encode())
+
+
+def sef(*blocks: tuple[int, bytes, bytes]) -> bytes:
+    """Samsung's trailer. The directory says how far before it each block is."""
+    made = [struct.pack("<HHI", 0, kind, len(name)) + name + value for kind, name, value in blocks]
+    entries = b"".join(
+        struct.pack("<HHII", 0, block[0], len(b"".join(made[index:])), len(made[index]))
+        for index, block in enumerate(blocks)
+    )
+    directory = b"SEFH" + struct.pack("<II", 107, len(blocks)) + entries
+    return b"".join(made) + directory + struct.pack("<I", len(directory)) + b"SEFT"
+
+
+GAIN_MAP = jpeg_with(xmp('hdrgm:Version="1.0"'))
+ULTRA_HDR = jpeg_with(xmp('hdrgm:Version="1.0"'), mpf(300, len(GAIN_MAP)))
+MOTION = jpeg_with(xmp('GCamera:MotionPhoto="1"'))
+MICRO_VIDEO = jpeg_with(xmp('GCamera:MicroVideo="1" GCamera:MicroVideoOffset="200"'))
+FILM = box(b"ftyp", b"mp42" + bytes(4) + b"isommp42") + box(b"mdat", bytes(range(256))) + moov(5, 5)
+LONG_HEAD = box(b"ftyp", b"isom" + bytes(4) + b"mp41" * 60) + moov(5, 5) + box(b"mdat", b"x" * 99)
+UTC = (0x0A01, b"Image_UTC_Data", b"1700000000000")
+MOTION_BLOCK = (0x0A30, b"MotionPhoto_Data", FILM)
+VERSION = (0x0A31, b"MotionPhoto_Version", b"mpv3")
+SAMSUNG = sef(UTC, (0x0C61, b"Camera_Capture_Mode_Info", b"1"), (0x0001, b"DualShot_1", JPEG))
+
+PHONES = {
+    "padding": JPEG + bytes(70_000),
+    "white padding": JPEG + b"\r\n \t\0",
+    "Ultra HDR": ULTRA_HDR + GAIN_MAP,
+    "pictures at the begin of sectors": (ULTRA_HDR.ljust(512, b"\0") + GAIN_MAP).ljust(1024, b"\0") + JPEG + bytes(9),
+    "a second picture that is cut short": ULTRA_HDR + GAIN_MAP[:-5],
+    "a motion photo": MOTION + FILM,
+    "a motion photo, its film first": MOTION + LONG_HEAD,
+    "an old motion photo": MICRO_VIDEO + FILM,
+    "a motion photo that is cut short": MOTION + FILM[:100],
+    "a motion photo, padded": MOTION + bytes(16) + FILM + bytes(16),
+    "a motion photo of a head as long as a space": MOTION + bytes(5) + ftyp(b"isom", *[b"mp41"] * 4) + FILM[24:],
+    "a motion photo in Ultra HDR": ULTRA_HDR + GAIN_MAP + FILM,
+    "a motion photo with a film of 64-bit length": MOTION + ftyp(b"isom") + FAR + moov(5, 5),
+    "Samsung's": JPEG + SAMSUNG,
+    "Samsung's in Ultra HDR": ULTRA_HDR + GAIN_MAP + SAMSUNG,
+    "Samsung's motion photo": JPEG + sef(MOTION_BLOCK, VERSION, UTC),
+    "Samsung's behind a film and padding": MOTION + FILM + bytes(100) + SAMSUNG,
+    "Samsung's without blocks": JPEG + sef(),
+}
+
+
+@pytest.mark.parametrize("name", PHONES)
+def test_pictures_of_phones(name: str) -> None:
+    assert formats.matches("image/jpeg", PHONES[name])
+
+
+OTHERS = {
+    "an archive": archive(),
+    "a program": PROGRAM,
+    "a DOS program": DOS_PROGRAM,
+    "a document": PDF,
+    "a script": b"#!/bin/sh\nid\n",
+    "a script for browsers": b"*/=1;alert(1)",
+    "a page": b"<html><body onload=alert(1)>",
+    "another picture": PNG,
+    "a recording": EBML,
+    "a short one": b"x",
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+@pytest.mark.parametrize("name", [name for name in PHONES if "cut short" not in name])
+def test_nothing_else_is_behind_a_picture_of_a_phone(name: str, other: str) -> None:
+    assert not formats.matches("image/jpeg", PHONES[name] + OTHERS[other])
+    assert not formats.matches("image/jpeg", PHONES[name] + OTHERS[other] + SAMSUNG)
+
+
+@pytest.mark.parametrize("other", OTHERS)
+@pytest.mark.parametrize("begin", [JPEG, JPEG + bytes(9), ULTRA_HDR + GAIN_MAP, MOTION + FILM])
+@pytest.mark.parametrize("end", [JPEG, FILM, SAMSUNG, bytes(9)])
+def test_nothing_else_is_between_the_parts(begin: bytes, other: str, end: bytes) -> None:
+    assert not formats.matches("image/jpeg", begin + OTHERS[other] + end)
+
+
+@pytest.mark.parametrize("other", [other for other in OTHERS if other not in {"another picture", "a recording"}])
+def test_no_block_of_a_trailer_is_something_else(other: str) -> None:
+    if other not in {"a short one", "a script for browsers"}:  # text, which is what most blocks are
+        assert not formats.matches("image/jpeg", JPEG + sef(UTC, (1, b"DualShot_1", OTHERS[other])))
+    assert not formats.matches("image/jpeg", JPEG + sef((0x0A30, b"MotionPhoto_Data", OTHERS[other]), VERSION))
+    assert not formats.matches("image/jpeg", JPEG + sef((0x0A30, b"MotionPhoto_Data", FILM + OTHERS[other]), VERSION))
+
+
+HUGE = JPEG.replace(b"\xff\xc0\x00\x0b\x08\x00\x01\x00\x01", b"\xff\xc0\x00\x0b\x08\xff\xff\xff\xff")
+DIRECTORY = SAMSUNG.index(b"SEFH")
+
+
+def altered(position: int, *bytes_: int) -> bytes:
+    return SAMSUNG[:position] + bytes(bytes_) + SAMSUNG[position + len(bytes_) :]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        JPEG + bytes(MAX_PADDING + 1),
+        JPEG + bytes(MAX_PADDING // 2) + JPEG + bytes(MAX_PADDING // 2 + 1),
+        JPEG + HUGE,
+        JPEG + JPEG[:20] + JPEG[33:],  # without SOF
+        JPEG + JPEG[:20],
+        JPEG + b"\xff\xd8\xff\xd9",
+        JPEG + b"\xff\xd8\xff\xe0" + PROGRAM,
+        JPEG + FILM + FILM,
+        JPEG + FILM[24:],  # without ftyp
+        JPEG + ftyp(b"qt  ") + moov(5, 5),
+        JPEG + ftyp(b"isom") + b"\0\0\0\0free" + PROGRAM,
+        JPEG + ftyp(b"isom") + b"\0\0\0\7free" + PROGRAM,
+        JPEG + ftyp(b"isom") + b"\0\1\0\0free" + PROGRAM,
+        JPEG + sef((0x0A30, b"MotionPhoto_Data", FILM[:-1])),
+        JPEG + sef((0x0A30, b"MotionPhoto_Data", b"")),
+        JPEG + sef((1, b"", b"1")),
+        JPEG + sef((1, b"\0\1", b"1")),
+        JPEG[:-1] + SAMSUNG,
+        JPEG + SAMSUNG[:-1],
+        JPEG + SAMSUNG[:DIRECTORY],
+        JPEG + SAMSUNG[1:],
+        JPEG + SAMSUNG[:DIRECTORY] + b"x" + SAMSUNG[DIRECTORY:],
+        JPEG + altered(2, 9),  # the kind of the first block
+        JPEG + altered(4, 0xFF),  # the length of its name
+        JPEG + altered(7, 0xFF),
+        JPEG + altered(DIRECTORY, 0),
+        JPEG + altered(DIRECTORY + 8, 2),  # the number of blocks
+        JPEG + altered(DIRECTORY + 8, 0xFF, 0xFF, 0xFF, 0xFF),
+        JPEG + altered(DIRECTORY + 16, 0),  # where the first block begins
+        JPEG + altered(DIRECTORY + 19, 0xFF),
+        JPEG + altered(DIRECTORY + 20, 0xFF),  # its length
+        JPEG + altered(len(SAMSUNG) - 8, 0xFF, 0xFF),  # the directory's
+        b"\xff\xd8\xff" + SAMSUNG,
+    ],
+)  # fmt: skip
+def test_altered_pictures_of_phones(content: bytes) -> None:
+    assert not formats.matches("image/jpeg", content)
+
+
+@pytest.mark.parametrize("name", PHONES)
+def test_altered_pictures_of_phones_never_break_it(name: str) -> None:
+    chance = random.Random(name)
+    for _ in range(300):
+        content = bytearray(PHONES[name][:3000])
+        content[chance.randrange(len(content))] = chance.randrange(256)
+        formats.matches("image/jpeg", bytes(content))
+
+
+# Files of tiny pieces
+
+
+class Watched(bytes):
+    """Counts how often it is looked at."""
+
+    looks = 0
+
+    def __getitem__(self, key: Any) -> Any:
+        self.looks += 1
+        return super().__getitem__(key)
+
+
+SIZE = 10 * 1024 * 1024
+PIECES: dict[str, tuple[str, bytes, bytes, bytes]] = {
+    "chunks": ("image/png", PNG[:33], b"\0\0\0\0tEXt\0\0\0\0", PNG[-12:]),
+    "blocks": ("image/gif", GIF[:-1] + b"\x21\xfe", b"\1x", b"\0;"),
+    "extensions": ("image/gif", GIF[:-1], b"\x21\xfe\0", b";"),
+    "frames": ("image/gif", GIF[:19], GIF[27:-1], b";"),
+    "segments": ("image/jpeg", JPEG[:20], b"\xff\xfe\0\2", JPEG[20:]),
+    "scans": ("image/jpeg", JPEG[:-2], b"\xff\xda\0\2", JPEG[-2:]),
+    "pictures": ("image/jpeg", JPEG, b"\xff\xd8\xff\xc0\0\7\10\0\1\0\1\xff\xd9", b""),
+    "boxes of a film": ("image/jpeg", JPEG + ftyp(b"isom"), box(b"free", b""), b""),
+    "boxes": ("image/heic", ftyp(b"heic") + meta(5, 5), box(b"free", b""), b""),
+    "tracks": ("image/avif", ftyp(b"avis"), box(b"moov", box(b"trak", b"")), moov(5, 5)),
+    "properties": ("image/heic", ftyp(b"heic"), box(b"meta", bytes(4) + box(b"iprp", b"")), meta(5, 5)),
+}
+
+
+@pytest.mark.parametrize("name", PIECES)
+def test_a_file_of_tiny_pieces_is_soon_refused(name: str) -> None:
+    type_, begin, piece, end = PIECES[name]
+    assert formats.matches(type_, begin + piece * 3000 + end)
+    content = Watched(begin + piece * (SIZE // len(piece)) + end)
+    assert not formats.matches(type_, content)
+    assert content.looks < 800_000
+
+
+def test_a_directory_of_tiny_entries_is_soon_refused() -> None:
+    pages = Watched(b"II*\0" + struct.pack("<IH", 8, 65_535) + bytes(12 * 65_535))
+    assert not formats.matches("image/tiff", pages)
+    directory = b"SEFH" + struct.pack("<II", 107, 600_000) + bytes(12 * 600_000)
+    blocks = Watched(JPEG + directory + struct.pack("<I", len(directory)) + b"SEFT")
+    assert not formats.matches("image/jpeg", blocks)
+    assert pages.looks + blocks.looks < 100
+
+
+def test_fill_bytes_are_not_counted_one_by_one() -> None:
+    content = Watched(JPEG[:20] + b"\xff" * SIZE + JPEG[20:])
+    assert formats.matches("image/jpeg", content)
+    assert content.looks < 100
+
+
+def test_large_honest_files_are_far_from_the_limit() -> None:
+    """As encoders cut them: blocks of 255 bytes (GIF), chunks of 8 KiB (PNG), a scan with restart markers (JPEG)."""
+    assert formats.matches("image/gif", gif_of(bytes(SIZE)))
+    chunk = struct.pack(">I", 8192) + b"IDAT" + bytes(8196)
+    assert formats.matches("image/png", PNG[:33] + chunk * (SIZE // len(chunk)) + PNG[-12:])
+    assert formats.matches("image/jpeg", JPEG[:-2] + b"restart\xff\xd0" * (SIZE // 9) + JPEG[-2:])
 
 
 def test_what_is_said_of_a_type_beside_its_name_does_not_matter() -> None:

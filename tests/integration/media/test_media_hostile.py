@@ -48,6 +48,14 @@ def gif_js() -> bytes:
     return b"GIF89a/*" + GIF[8:] + b"*/=1;alert(document.domain)//"
 
 
+JPEG = bytes.fromhex(
+    "ffd8ffe000104a46494600010100000100010000ffc0000b080001000101011100ffda0008010100003f00d2ff00cfffd020ffd9"
+)
+FILM = b"\0\0\0\x10ftypisom\0\0\0\0"
+TRAILER = b"SEFHk\0\0\0\0\0\0\0\x0c\0\0\0SEFT"
+"""Samsung's, without blocks."""
+
+
 CONTENTS = {
     "a page as a picture": (b"<html><script>alert(1)</script></html>", "image/png", 415),
     "a page as a table": (b"  <!DOCTYPE html><script>alert(1)</script>", "text/csv", 415),
@@ -67,6 +75,10 @@ CONTENTS = {
     "a picture and a script, within a comment": (
         b"GIF89a/*" + GIF[8:13] + GIF[13:-1] + b"\x21\xfe\x0d*/=1;alert(1)/\x00;", "image/gif", 415
     ),
+    "a picture of a phone and a program": (JPEG + JPEG + FILM + b"\x7fELF\2\1\1" + bytes(57), "image/jpeg", 415),
+    "a picture of a phone and a hidden program": (JPEG + b"\x7fELF\2\1\1" + bytes(57) + TRAILER, "image/jpeg", 415),
+    "a picture of a phone and an archive": (JPEG + JPEG + zip_bomb() + TRAILER, "image/jpeg", 415),
+    "a picture of tiny pieces": (JPEG[:20] + b"\xff\xfe\0\2" * (2 * MB) + JPEG[20:], "image/jpeg", 415),
     "a picture and an archive": (PNG + zip_bomb(), "image/png", 415),
     "a picture without its end and an archive": (PNG[:33] + zip_bomb(), "image/png", 415),
     "a picture's first bytes and a program": (PNG[:8] + b"\x7fELF\2\1\1" + bytes(100), "image/png", 415),
@@ -101,6 +113,12 @@ def test_contents(admin: Caller, database: Database, name: str) -> None:
         assert refused.json is not None
         assert refused.json["error"]["code"] == {415: "MEDIA_001"}.get(status, f"MEDIA_{status}")
     assert nothing_is_left(admin, database)
+
+
+def test_what_phones_put_behind_a_picture_is_none_the_worse(admin: Caller) -> None:
+    content = JPEG + bytes(9) + JPEG + FILM + TRAILER
+    id_ = admin.stored(content, content_type="image/jpeg")
+    assert admin.fetch(admin.link(id_)["url"]).data == content
 
 
 NAMES = [

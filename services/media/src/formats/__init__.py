@@ -8,15 +8,15 @@ cut short is not: it may be all that somebody has. It must be good as far as it 
 import re
 from collections.abc import Callable, Mapping
 
-from . import documents, images, others, recordings
+from . import documents, images, jpeg, others, recordings
 from .content import Content
 
 Check = Callable[[Content], bool]
 
 _FORMATS: Mapping[str, Check] = {
     "image/png": images.is_png,
-    "image/jpeg": images.is_jpeg,
-    "image/jpg": images.is_jpeg,
+    "image/jpeg": jpeg.is_jpeg,
+    "image/jpg": jpeg.is_jpeg,
     "image/gif": images.is_gif,
     "image/webp": images.is_webp,
     "image/bmp": images.is_bmp,

@@ -1,16 +1,11 @@
-"""Pictures."""
+"""Pictures, but for JPEG."""
 
-import re
 from collections.abc import Iterator
 
-from .content import Content, CutShortError, is_drawable, uint
-from .recordings import brands, is_riff
+from .content import Content, CutShortError, Pieces, is_drawable, uint
+from .recordings import BOX, box_end, brands, is_riff
 
-_NEXT_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
-_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-"""JPEG's markers that tell the size of the picture."""
 _HEIF = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis"})
-_BOX = re.compile(rb"[\x20-\x7e]{4}")
 _BOXES = {b"": {b"meta", b"moov"}, b"meta": {b"iprp"}, b"iprp": {b"ipco"}, b"moov": {b"trak"}}
 """The boxes that are looked into, by the box that they are in."""
 
@@ -26,59 +21,14 @@ def is_png(content: Content) -> bool:
 
 
 def _png_end(content: Content) -> int:
-    position, kind = 8, b""
+    position, kind, pieces = 8, b"", Pieces(content)
     while kind != b"IEND":
+        pieces.count()
         length, kind = uint(content, position, 4), content[position + 4 : position + 8]
         if kind and not kind.isalpha():
             raise ValueError("no chunk")
         position += 12 + length
     return position
-
-
-def is_jpeg(content: Content) -> bool:
-    """One picture, or several (a preview, the other eye's view) one after the other; then at most zeros."""
-    if content[:3] != b"\xff\xd8\xff":
-        return False
-    position, sized = 0, False
-    try:
-        for marker, position in _jpeg_segments(content):
-            if marker in _SIZES:
-                sized = True
-                if not is_drawable(uint(content, position + 7, 2), uint(content, position + 5, 2)):
-                    return False
-            elif marker == 0xDA and not sized:
-                return False
-    except (CutShortError, IndexError):
-        return sized
-    return sized and not content[position + 2 :].strip(b"\0")
-
-
-def _jpeg_segments(content: Content) -> Iterator[tuple[int, int]]:
-    """Marker and position of each segment of all pictures. Raises CutShortError or IndexError where one ends early."""
-    position = 0
-    while content[position : position + 2] == b"\xff\xd8":
-        marker = 0xD8
-        position += 2
-        while marker != 0xD9:
-            while content[position] == 0xFF and content[position + 1] == 0xFF:
-                position += 1
-            if content[position] != 0xFF:
-                raise ValueError("no marker")
-            marker = content[position + 1]
-            yield marker, position
-            position += 2
-            if marker != 0xD9:
-                position = _jpeg_segment_end(content, marker, position)
-
-
-def _jpeg_segment_end(content: Content, marker: int, position: int) -> int:
-    position += uint(content, position, 2)
-    if marker != 0xDA:
-        return position
-    found = _NEXT_MARKER.search(content, position)
-    if found is None:
-        raise CutShortError
-    return found.start()
 
 
 def is_gif(content: Content) -> bool:
@@ -91,7 +41,7 @@ def is_gif(content: Content) -> bool:
 
 
 def _gif_end(content: Content) -> int:
-    position = 13 + _color_table(content[10])
+    position, pieces = 13 + _color_table(content[10]), Pieces(content)
     while (kind := content[position]) != 0x3B:
         if kind == 0x21:
             position += 2
@@ -99,7 +49,9 @@ def _gif_end(content: Content) -> int:
             position += 10 + _color_table(content[position + 9]) + 1
         else:
             raise ValueError("no block")
+        pieces.count()
         while length := content[position]:
+            pieces.count()
             position += 1 + length
         position += 1
     return position + 1
@@ -140,7 +92,9 @@ def is_tiff(content: Content) -> bool:
     if order is None:
         return False
     directory = uint(content, 4, 4, order)
-    entries = [directory + 2 + 12 * index for index in range(uint(content, directory, 2, order))]
+    count = uint(content, directory, 2, order)
+    Pieces(content).count(count)
+    entries = [directory + 2 + 12 * index for index in range(count)]
     sizes = {uint(content, entry, 2, order): _tiff_value(content, entry, order) for entry in entries}
     return is_drawable(sizes.get(256, 0), sizes.get(257, 0))
 
@@ -153,29 +107,23 @@ def is_heif(content: Content) -> bool:
     """HEIF and AVIF: the size of each picture is a property of it, that of each film is in its track."""
     if not brands(content) & _HEIF:
         return False
-    sizes = list(_heif_sizes(content, 0, len(content)))
+    sizes = list(_heif_sizes(content, 0, len(content), Pieces(content)))
     return bool(sizes) and all(is_drawable(*size) for size in sizes)
 
 
-def _heif_sizes(content: Content, position: int, end: int, within: bytes = b"") -> Iterator[tuple[int, int]]:
+def _heif_sizes(
+    content: Content, position: int, end: int, pieces: Pieces, within: bytes = b""
+) -> Iterator[tuple[int, int]]:
     """Of all pictures and films. What ends early must do so in the data, which mostly come last."""
     while position + 8 <= end:
-        kind, box_end = content[position + 4 : position + 8], _box_end(content, position, end)
-        if not _BOX.fullmatch(kind) or (box_end > end and kind != b"mdat"):
+        pieces.count()
+        kind, next_ = content[position + 4 : position + 8], box_end(content, position, end)
+        if not BOX.fullmatch(kind) or (next_ > end and kind != b"mdat"):
             raise ValueError("no box")
         if kind in _BOXES.get(within, ()):
-            yield from _heif_sizes(content, position + (12 if kind == b"meta" else 8), box_end, kind)
+            yield from _heif_sizes(content, position + (12 if kind == b"meta" else 8), next_, pieces, kind)
         elif kind == b"ispe":
             yield uint(content, position + 12, 4), uint(content, position + 16, 4)
-        elif kind == b"tkhd" and (width := uint(content, box_end - 8, 4) >> 16):  # sound has none
-            yield width, uint(content, box_end - 4, 4) >> 16
-        position = box_end
-
-
-def _box_end(content: Content, position: int, end: int) -> int:
-    length = uint(content, position, 4)
-    if length == 1:
-        length = uint(content, position + 8, 8)
-    if 0 < length < 8:
-        raise ValueError("no box")
-    return position + length if length else end
+        elif kind == b"tkhd" and (width := uint(content, next_ - 8, 4) >> 16):  # sound has none
+            yield width, uint(content, next_ - 4, 4) >> 16
+        position = next_

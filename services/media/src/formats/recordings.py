@@ -2,10 +2,12 @@
 
 import re
 
-from .content import Content, uint
+from .content import Content, CutShortError, Pieces, uint
 
 _TEXT = re.compile(rb"[\t-\r\x20-\x7e]*")
 _QUICKTIME = b"qt  "
+BOX = re.compile(rb"[\x20-\x7e]{4}")
+"""The kind of a box of an ISO base media file."""
 
 
 def is_riff(content: Content, kind: bytes) -> bool:
@@ -68,6 +70,37 @@ def is_quicktime(content: Content) -> bool:
     return bool(brands(content)) or (
         content[4:8] in {b"moov", b"mdat", b"wide", b"free", b"skip"} and uint(content, 0, 4) <= len(content)
     )
+
+
+def film_end(content: Content, position: int, end: int, pieces: Pieces) -> int:
+    """Where the MP4 ends that begins there and ends by ``end``, box by box: what follows may be no part of it.
+
+    Raises CutShortError where its film or what describes it goes on behind ``end``.
+    """
+    if not is_mp4(content[position : position + 1024]):
+        raise ValueError("no film")
+    begin = position
+    while position + 8 <= end and BOX.fullmatch(kind := content[position + 4 : position + 8]):
+        if kind == b"ftyp" and position > begin:  # another file
+            break
+        pieces.count()
+        if uint(content, position, 4) == 0 and kind != b"mdat":  # of no length: up to the end
+            raise ValueError("no box")
+        position = box_end(content, position, end)
+        if position > end:
+            if kind in {b"mdat", b"moov"}:
+                raise CutShortError
+            raise ValueError("no box")
+    return position
+
+
+def box_end(content: Content, position: int, end: int) -> int:
+    length = uint(content, position, 4)
+    if length == 1:
+        length = uint(content, position + 8, 8)
+    if 0 < length < 8:
+        raise ValueError("no box")
+    return position + length if length else end
 
 
 def is_webm(content: Content) -> bool:
