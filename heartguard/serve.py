@@ -25,7 +25,8 @@ from .worker import load as load_in_worker
 
 HEADER_READ_TIMEOUT_MS = 10_000
 MOST_BUFFERED = 256 * 1024
-"""Bytes that are read at once. It bounds a request's head (431), but the less it is the slower large bodies come in."""
+"""Bytes that the gateway reads at once. It bounds a request's head (431), but the less it is the slower large bodies
+come in: so services, which see no head but the gateway's, keep the larger default."""
 WORKERS_KILL_TIMEOUT = 10
 PORT_TIMEOUT = 3.0
 """Seconds to wait for a predecessor, just killed, to let go of the port."""
@@ -51,6 +52,9 @@ def serve(service: Service, *, host: str = "127.0.0.1", port: int | None = None,
     seen = own_settings(service, environ)
     os.environ.clear()
     os.environ.update(seen)  # which is all that the workers see
+    http = HTTP1Settings(header_read_timeout=HEADER_READ_TIMEOUT_MS)
+    if service.faces_clients:
+        http.max_buffer_size = MOST_BUFFERED
     Granian(
         f"{service.package}.app:{'create_front' if service.faces_clients else 'create_app'}",
         address=host,
@@ -63,7 +67,7 @@ def serve(service: Service, *, host: str = "127.0.0.1", port: int | None = None,
         blocking_threads=1 if service.faces_clients else settings.threads,
         backlog=BACKLOG,
         backpressure=CONNECTIONS,
-        http1_settings=HTTP1Settings(header_read_timeout=HEADER_READ_TIMEOUT_MS, max_buffer_size=MOST_BUFFERED),
+        http1_settings=http,
         log_level=LogLevels.warning,
         respawn_failed_workers=True,
         workers_kill_timeout=WORKERS_KILL_TIMEOUT,
