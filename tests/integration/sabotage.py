@@ -2,14 +2,17 @@
 
 import importlib
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FunctionType
 from typing import Any, Protocol
 
 import pytest
-from sqlalchemy import TextClause
+from sqlalchemy import Connection, TextClause
+from sqlalchemy.exc import SQLAlchemyError
+
+from heartguard.database import Database
 
 CANARY = "Canary"
 
@@ -34,6 +37,18 @@ def held(theatre: Theatre) -> Iterator[None]:
     yield
     assert theatre.attack() == []
     assert theatre.rows() == before
+
+
+def got_through(
+    database: Database, org_id: int, steps: Iterable[tuple[str, Callable[[Connection], object]]]
+) -> list[str]:
+    """The names of steps that found something, each in a transaction of that organization's."""
+    found = []
+    for name, step in steps:
+        with suppress(SQLAlchemyError), database.transaction(org_id) as tx:  # a refusal is what is hoped for
+            if step(tx):
+                found.append(name)
+    return found
 
 
 def conditions(modules: Mapping[str, re.Pattern[str]]) -> Iterator[Any]:

@@ -13,14 +13,13 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import SQLAlchemyError
 
 from heartguard import endpoint
 from heartguard.audit.chain import START, Checkpoint
 from heartguard.database import Database
 from services.audit.src import db, db_read
 
-from ..sabotage import CANARY, conditions, held, take_out
+from ..sabotage import CANARY, conditions, got_through, held, take_out
 from .conftest import Caller
 
 MODULES = dict.fromkeys(
@@ -50,14 +49,7 @@ class Theatre:
             for path in ("/audit/events?limit=200", f"/audit/events?actor={CANARY}", "/audit/verify", "/audit/export")
             if any(secret in self.attacker.send("GET", path).text for secret in (CANARY, head))
         ]
-        for name, step in self.steps():
-            try:
-                with self.database.transaction(self.attacker.org_id) as tx:
-                    if step(tx):
-                        leaks.append(name)
-            except SQLAlchemyError:
-                continue
-        return leaks
+        return leaks + got_through(self.database, self.attacker.org_id, self.steps())
 
     def head(self) -> str:
         with self.superuser.transaction() as tx:
