@@ -7,13 +7,17 @@ This file needs nothing but Python 3.11 or later: copy it to wherever the export
 
 It recomputes the hash of every event, and checks what is signed with the key's Ed25519 (RFC 8032). So it tells
 events that were edited, deleted, inserted or put into another order, and an export that was cut off. Several files
-are parts of one chain, the oldest first: archived months and then what was exported last. Where the key was changed,
---key is given for each of those that there were.
+are parts of one chain, the oldest first: archived months, and what was exported in one part or several. Where the key
+was changed, --key is given for each of those that there were.
+
+A part proves only itself. Only from the first event to where the chain ended when it was exported it is WHOLE; with
+less given it is a PART, whatever is right in it.
 
 A chain that was computed anew as a whole is told by its checkpoints, which then nobody can have signed: they must be
 there, and be signed with a known key.
 
-Exit status: 0 all is whole; 1 something was altered or is missing; 2 it could not be checked.
+Exit status: 0 the chain is whole; 1 something was altered or is missing; 2 it could not be checked; 3 what was given is
+as it was recorded, but is a part only.
 """
 
 import argparse
@@ -35,7 +39,10 @@ MOST_UNSIGNED = 4_000
 LEAST_UNSIGNED = 1_000
 """At its end a chain has fewer."""
 
-WHOLE, ALTERED, UNCHECKED = 0, 1, 2
+START = "0" * 64
+"""Stands before the first event."""
+
+WHOLE, ALTERED, UNCHECKED, PART = 0, 1, 2, 3
 
 
 class Altered(Exception):
@@ -57,8 +64,20 @@ class Chain:
     """Up to where a checkpoint vouches for it."""
     first: int
     """Of the events that were checked; the earlier parts' too."""
-    events: int = 0
     checkpoints: int = 0
+    """The earlier parts' too."""
+    events: int = 0
+    """Of this part."""
+    ended: str | None = None
+    """When it was exported, if that was all that there was then."""
+
+    @property
+    def whole(self) -> bool:
+        return self.first == 1 and self.ended is not None
+
+    @property
+    def extent(self) -> str:
+        return f"events {self.first} to {self.sequence}" if self.sequence >= self.first else "no events"
 
 
 def verify(file: BinaryIO, keys: Sequence[bytes], before: Chain | None, report: Callable[[int], object]) -> Chain:
@@ -76,9 +95,8 @@ def verify(file: BinaryIO, keys: Sequence[bytes], before: Chain | None, report: 
     first = said["first_sequence"]
     chain = Chain(said["org_id"], first - 1, said["previous_hash"], first - 1, first)
     if before:
-        chain.signed, chain.first = before.signed, before.first
-    if before and (before.org_id, before.sequence, before.hash) != (chain.org_id, chain.sequence, chain.hash):
-        raise Altered(f"this part goes on from event {chain.sequence}, which is not where the part before it ends")
+        _goes_on(said, before)
+        chain.signed, chain.first, chain.checkpoints = before.signed, before.first, before.checkpoints
     digest.update(heading)
     for line in _lines(file):
         if line.startswith(b'{"event":'):
@@ -86,12 +104,13 @@ def verify(file: BinaryIO, keys: Sequence[bytes], before: Chain | None, report: 
         elif line.startswith(b'{"checkpoint":'):
             _checkpoint(line, chain, known)
         else:
-            _end(line, chain, key, digest.hexdigest())
+            exported = _end(line, chain, key, digest.hexdigest())
             if file.read(1):
                 raise Altered("something was added behind the end")
             if chain.sequence != said["last_sequence"]:
                 raise Altered("the first line says that there are more events, or fewer")
             _is_signed(chain, said.get("signed_sequence"))
+            chain.ended = exported if "signed_sequence" in said else None
             return chain
         digest.update(line)
         report(len(line))
@@ -113,7 +132,28 @@ def _heading(line: bytes) -> dict[str, Any]:
         for name in ("public_key", "previous_hash")
     ):
         raise Altered("the first line is not as it was written")
+    if said["first_sequence"] < 1 or (said["first_sequence"] == 1 and said["previous_hash"] != START):
+        raise Altered("the first line says that something was before the first event")
     return said
+
+
+def _goes_on(said: dict[str, Any], before: Chain) -> None:
+    """Whether a part begins where the one before it ends."""
+    first = said["first_sequence"]
+    if said["org_id"] != before.org_id:
+        raise Altered(
+            f"this part is of organization {said['org_id']}, what is before it of organization {before.org_id}"
+        )
+    if said["last_sequence"] < before.first:
+        raise Altered(f"this part begins with event {first}, and belongs before event {before.first}: the oldest first")
+    if first <= before.sequence:
+        raise Altered(
+            f"this part begins with event {first}, but the one before it ends with {before.sequence}: they overlap"
+        )
+    if first > before.sequence + 1:
+        raise Altered(f"a part is missing before this one: events {before.sequence + 1} to {first - 1}")
+    if said["previous_hash"] != before.hash:
+        raise Altered(f"this part goes on from another event {before.sequence} than the part before it ends with")
 
 
 def _event(line: bytes, chain: Chain) -> None:
@@ -162,7 +202,8 @@ def _is_signed(chain: Chain, upto: int | None) -> None:
         raise Altered(f"checkpoints are missing after event {chain.signed}")
 
 
-def _end(line: bytes, chain: Chain, key: bytes, digest: str) -> None:
+def _end(line: bytes, chain: Chain, key: bytes, digest: str) -> str:
+    """When it was signed."""
     said = _parsed(line)
     end = said.get("end")
     if not isinstance(end, dict):
@@ -174,6 +215,10 @@ def _end(line: bytes, chain: Chain, key: bytes, digest: str) -> None:
         raise Altered(f"events are missing after event {chain.sequence}")
     if end.get("file_sha256") != digest:
         raise Altered("a line that is no event was altered, or is missing")
+    at = end.get("signed_at")
+    if not isinstance(at, str) or not set(at) <= set("0123456789-:.TZ"):  # it is shown on a terminal
+        raise Altered("the end of the export is not as it was written")
+    return at
 
 
 def _parsed(line: bytes) -> dict[str, Any]:
@@ -295,25 +340,46 @@ def run(files: Sequence[Path], keys: Sequence[Path] = ()) -> int:
         known = [_read_key(key) for key in keys]
         progress = Progress(sum(file.stat().st_size for file in files))
         chain: Chain | None = None
-        events = checkpoints = 0
         for path in files:
             where = f"{path}: "
             with path.open("rb") as file:
                 chain = verify(file, known, chain, progress)
-            events, checkpoints = events + chain.events, checkpoints + chain.checkpoints
+        where = ""
+        assert chain is not None
+        _is_vouched_for(chain)
     except Altered as error:
         return _say(progress, f"ALTERED  {where}{error}", ALTERED)
     except (Unchecked, OSError) as error:
         return _say(progress, f"UNCHECKED  {where}{error}", UNCHECKED)
-    assert chain is not None
-    extent = f"events {chain.first} to {chain.sequence}" if events else "no events"
-    _say(progress, f"WHOLE  organization {chain.org_id}: {extent}, hash {chain.hash}", WHOLE)
-    print(f"       {checkpoints} signed checkpoints and {len(files)} signed end(s) agree")
-    if chain.first > 1:
-        print(f"       NOT CHECKED: events 1 to {chain.first - 1}; give the earlier parts too, the oldest first")
+    status, word = (WHOLE, "WHOLE") if chain.whole else (PART, "PART ")
+    _say(progress, f"{word}  organization {chain.org_id}: {chain.extent}, hash {chain.hash}", status)
+    print(f"       {chain.checkpoints} signed checkpoints and {len(files)} signed end(s) agree")
+    for line in _uncovered(chain):
+        print(f"       {line}")
     if not known:
         print("       signed with the key that the export itself names: give --key to know whose that is")
-    return WHOLE
+    return status
+
+
+def _is_vouched_for(chain: Chain) -> None:
+    """Where a chain is cut, its own rules about checkpoints tell nothing: a part needs one."""
+    if not chain.whole and not chain.checkpoints:
+        raise Unchecked(
+            f"only a part of the chain was given ({chain.extent} of organization {chain.org_id}), and without a signed"
+            " checkpoint nothing tells whether it was computed anew: give the parts around it too"
+        )
+
+
+def _uncovered(chain: Chain) -> Iterator[str]:
+    """What the files say nothing of."""
+    if chain.first > 1:
+        yield f"NOT CHECKED: events 1 to {chain.first - 1}; give the earlier parts too, the oldest first"
+    if chain.ended is not None:
+        yield f"NOT CHECKED: what was recorded after {chain.ended}, when this was exported"
+        return
+    yield f"NOT CHECKED: whatever comes after event {chain.sequence}; give the later parts too"
+    if chain.signed < chain.sequence:
+        yield f"no checkpoint vouches for events {chain.signed + 1} to {chain.sequence}: one in the next part can"
 
 
 def _say(progress: Progress | None, text: str, status: int) -> int:

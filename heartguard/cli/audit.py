@@ -31,7 +31,7 @@ def verify(
         list[Path] | None, typer.Option(help="File with the public key (see: heartguard audit key), or a former one.")
     ] = None,
 ) -> None:
-    """Check exports, offline. Exit status 0: whole; 1: altered or cut off; 2: could not be checked.
+    """Check exports, offline. Exit status 0: whole; 1: altered or cut off; 2: could not be checked; 3: a part only.
 
     The file heartguard/audit/verify.py does the same by itself: it needs nothing but Python.
 

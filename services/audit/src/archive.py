@@ -18,7 +18,7 @@ from heartguard.audit import verify
 from heartguard.audit.chain import START
 
 from . import db_read
-from .export import Export
+from .export import Export, file_name
 from .signing import Signer
 
 LOCK_TIMEOUT_MS = 5_000
@@ -137,10 +137,10 @@ def _last(tx: Connection, org_id: int, cutoff: datetime) -> Row[Any] | None:
 
 
 def _write(owner: Owner, signer: Signer, org_id: int, part: db_read.Extent, folder: Path) -> Path:
-    file = folder / f"audit-{org_id}-{part.after + 1:012d}-{part.sequence:012d}.ndjson"
+    file = folder / file_name(org_id, part)
     draft = file.with_suffix(".part")
     with draft.open("wb") as out:
-        out.writelines(Export(owner, signer).part(org_id, part))
+        out.writelines(Export(owner, signer).lines(org_id, part))
         out.flush()
         os.fsync(out.fileno())
     with draft.open("rb") as written:

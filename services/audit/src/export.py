@@ -14,8 +14,12 @@ import msgspec
 from sqlalchemy import Connection
 
 from heartguard.audit.chain import START, ExportEnd, time_text
+from heartguard.errors import Invalid
+from heartguard.models.base import UNSET
+from heartguard.models.common import Detail
 
 from . import db_read
+from .queries import ExportQuery
 from .signing import Signer
 from .verification import canonical_of, checkpoint
 
@@ -43,17 +47,20 @@ class Export:
         self._signer = signer
         self._page = page
 
-    def lines(self, org_id: int) -> Iterator[bytes]:
-        """The organization's chain; a piece of text at a time. Raises :class:`Broken` where it has more."""
+    def extent(self, org_id: int, query: ExportQuery) -> db_read.Extent:
+        """What of the organization's chain is asked for. Raises :class:`Invalid` where that is none of it, and
+        :class:`Broken` where there is more than the chain says, or less."""
         with self._database.transaction(org_id) as tx:
             last = db_read.last_sequence(tx, org_id)
-            extent = db_read.extent(tx, org_id, START)
-        if last > extent.sequence:
-            raise Broken(f"the chain of organization {org_id} should end at {extent.sequence}, and goes on to {last}")
-        return self.part(org_id, extent)
+            whole = db_read.extent(tx, org_id, START)
+            if last > whole.sequence:
+                raise Broken(
+                    f"the chain of organization {org_id} should end at {whole.sequence}, and goes on to {last}"
+                )
+            return _part(tx, org_id, whole, query)
 
-    def part(self, org_id: int, extent: db_read.Extent) -> Iterator[bytes]:
-        """A part of it."""
+    def lines(self, org_id: int, extent: db_read.Extent) -> Iterator[bytes]:
+        """That part of the chain; a piece of text at a time. Raises :class:`Broken` where events are missing."""
         digest = hashlib.sha256()
         for piece in self._pieces(org_id, extent):
             digest.update(piece)
@@ -101,6 +108,38 @@ class Export:
         if signed is None:
             return line
         return line + _line({"checkpoint": checkpoint(org_id, signed), "signature": bytes(signed.signature).hex()})
+
+
+def file_name(org_id: int, extent: db_read.Extent) -> str:
+    """For a part of a chain; such names are in the chain's order."""
+    return f"audit-{org_id}-{extent.after + 1:012d}-{extent.sequence:012d}.ndjson"
+
+
+def _part(tx: Connection, org_id: int, whole: db_read.Extent, query: ExportQuery) -> db_read.Extent:
+    first = whole.after + 1 if query.from_sequence is UNSET else query.from_sequence
+    wanted = whole.sequence + 1 if query.to_sequence is UNSET else query.to_sequence
+    if not whole.after < first <= whole.sequence + 1:
+        raise _outside("from", f"{whole.after + 1} to {whole.sequence + 1}: others are archived, or not there yet")
+    if wanted < first:
+        raise _outside("to", f"{first} or more: with that event the part begins")
+    last = min(wanted, whole.sequence)
+    start, end = _hash(tx, org_id, whole, first - 1), _hash(tx, org_id, whole, last)
+    return db_read.Extent(first - 1, start, last, end, whole.signed if last == whole.sequence else None)
+
+
+def _outside(which: str, allowed: str) -> Invalid:
+    return Invalid([Detail(path=f"?{which}_sequence", message=f"must be {allowed}")])
+
+
+def _hash(tx: Connection, org_id: int, whole: db_read.Extent, sequence: int) -> bytes:
+    """That event's, which may be the one before the first or the last."""
+    ends = {whole.after: whole.start, whole.sequence: whole.hash}
+    if sequence in ends:
+        return ends[sequence]
+    rows = db_read.links(tx, org_id, sequence - 1, sequence, 1)
+    if not rows:
+        raise Broken(f"event {sequence} of organization {org_id} is missing")
+    return bytes(rows[0].hash)
 
 
 def _line(content: Any) -> bytes:

@@ -6,9 +6,12 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from heartguard.models.audit_event import Action, Outcome
-from heartguard.models.base import Text, Timestamp
+from heartguard.models.base import Query, Text, Timestamp
 from heartguard.paging import Page
 from heartguard.timestamps import parse_time
+
+EventNumber = Annotated[int, Meta(ge=1, le=2**63 - 1)]
+"""Of an event in its organization's chain."""
 
 
 class EventsQuery(Page):
@@ -25,3 +28,10 @@ class EventsQuery(Page):
         for time in (self.since, self.until):
             if time is not UNSET:
                 parse_time(time)
+
+
+class ExportQuery(Query):
+    """From which event to which, both included; without them from the first that there is, and to the last."""
+
+    from_sequence: EventNumber | UnsetType = UNSET
+    to_sequence: EventNumber | UnsetType = UNSET

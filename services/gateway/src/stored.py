@@ -15,7 +15,10 @@ from .bodies import CHUNK
 
 LONGEST = 1024 * 1024 * 1024
 """Bytes of one answer."""
-TOO_LONG = "The answer is longer than the gateway passes on (1 GiB): ask for less, or the service itself"
+TOO_LONG = (
+    "The answer is longer than the gateway passes on (1 GiB): ask for less. The audit trail's export comes in parts:"
+    " ?from_sequence=1&to_sequence=1000000, then ?from_sequence=1000001&to_sequence=2000000, and so on"
+)
 ROOM = 4 * LONGEST
 """Bytes of all that wait for one event loop."""
 

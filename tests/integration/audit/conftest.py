@@ -19,6 +19,8 @@ from heartguard.database import Database
 from heartguard.settings import load
 from heartguard.tokens import KeyRing, Tokens
 from services.audit.src.app import create_app
+from services.audit.src.export import Export
+from services.audit.src.queries import ExportQuery
 from services.audit.src.recorder import Recorder
 from services.audit.src.settings import Settings
 from services.audit.src.signing import Signer
@@ -29,6 +31,11 @@ TOKENS = Tokens(KeyRing.from_secret(SECRET.encode()))
 SIGNER = Signer(KEY.encode())
 
 _organizations = itertools.count(5000)
+
+
+def exported(export: Export, org_id: int, **asked: int) -> Iterator[bytes]:
+    """The lines that the service would send."""
+    return export.lines(org_id, export.extent(org_id, ExportQuery(**asked)))
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 15) -> None:
@@ -154,9 +161,9 @@ class Caller:
         assert answer.status_code == 200, answer.text
         return dict(answer.json or {})
 
-    def export(self) -> bytes:
-        answer = self.send("GET", "/audit/export")
-        assert answer.status_code == 200
+    def export(self, query: str = "") -> bytes:
+        answer = self.send("GET", f"/audit/export{query}")
+        assert answer.status_code == 200, answer.text
         return answer.data
 
     def event(self, action: str = "LOGIN", **options: Any) -> audit.Event:

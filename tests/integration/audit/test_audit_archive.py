@@ -91,11 +91,14 @@ def test_a_chain_goes_on_from_what_was_archived(
     parts = [*(file.read_bytes() for file in files), admin.export()]
     assert check_offline(*parts) == verify.WHOLE
     assert "WHOLE  organization 1: events 1 to 30, hash" in (told := capsys.readouterr().out)
-    assert "NOT CHECKED" not in told
+    assert [line for line in told.splitlines() if "NOT CHECKED" in line and "recorded after" not in line] == []
     assert check_offline(parts[0], parts[2]) == verify.ALTERED, "one is missing in between"
-    assert check_offline(*parts[1:]) == verify.WHOLE
-    assert "events 11 to 30, hash" in (told := capsys.readouterr().out)
+    assert "a part is missing before this one: events 11 to 20" in capsys.readouterr().out
+    assert check_offline(*parts[1:]) == verify.PART
+    assert "PART   organization 1: events 11 to 30, hash" in (told := capsys.readouterr().out)
     assert "NOT CHECKED: events 1 to 10;" in told
+    assert check_offline(*parts[:2]) == verify.PART
+    assert "NOT CHECKED: whatever comes after event 20;" in capsys.readouterr().out
     assert check_offline(whole) == verify.WHOLE
     found = admin.verification()
     assert (found["valid"], found["events"], found["first_sequence"], found["last_sequence"]) == (True, 10, 21, 30)
@@ -103,6 +106,16 @@ def test_a_chain_goes_on_from_what_was_archived(
     assert admin.verification()["last_sequence"] == 31
     assert len(admin.events()) == 11
     assert len(Caller(admin.app, 2).events()) == 10
+
+
+def test_parts_are_of_what_was_not_archived(
+    admin: Caller, postgres: Postgres, tmp_path: Path, check_offline: Callable[..., int]
+) -> None:
+    files = archive(Owner(postgres.url), SIGNER, date(2024, 2, 1), tmp_path / "archive")
+    for asked in ("from_sequence=10", "to_sequence=10"):
+        assert admin.send("GET", f"/audit/export?{asked}").status_code == 422
+    parts = [files[0].read_bytes(), admin.export("?to_sequence=15"), admin.export("?from_sequence=16")]
+    assert check_offline(*parts) == verify.WHOLE
 
 
 def test_nothing_is_dropped_where_the_trail_is_not_whole(admin: Caller, postgres: Postgres, tmp_path: Path) -> None:
@@ -188,7 +201,7 @@ def test_by_command(admin: Caller, postgres: Postgres, tmp_path: Path, monkeypat
     assert done.exit_code == 0, done.output
     file = done.stdout.split()[0]
     checked = runner.invoke(command, ["audit", "verify", file, "--key", str(tmp_path / "key")])
-    assert (checked.exit_code, checked.stdout.startswith("WHOLE  organization 1: events 1 to 20,")) == (0, True)
+    assert (checked.exit_code, checked.stdout.startswith("PART   organization 1: events 1 to 20,")) == (3, True)
     refused = runner.invoke(command, ["audit", "archive", str(tmp_path / "archive"), "--before", "2999-01-01"])
     assert (refused.exit_code, "still being written to" in refused.output) == (1, True)
     again = runner.invoke(command, ["audit", "archive", str(tmp_path / "archive"), "--before", "2024-03-01"])

@@ -20,7 +20,7 @@ from services.audit.src.recorder import Recorder
 from services.audit.src.signing import Signer
 from services.audit.src.verification import Verification, canonical_of
 
-from .conftest import SIGNER, Caller
+from .conftest import SIGNER, Caller, exported
 
 MUTATIONS = int(os.environ.get("HEARTGUARD_MUTATIONS", "500"))
 Fill = Callable[..., None]
@@ -248,7 +248,7 @@ def test_who_verifies_at_once_takes_nothing_from_one_who_came_further(
 
 def test_exports_are_the_same_in_pieces_of_any_size(admin: Caller, fill: Fill, database: Database) -> None:
     fill(admin, 1500)
-    one, other = (b"".join(Export(database, SIGNER, page=page).lines(admin.org_id)) for page in (7, 2000))
+    one, other = (b"".join(exported(Export(database, SIGNER, page=page), admin.org_id)) for page in (7, 2000))
     assert one.splitlines()[:-1] == other.splitlines()[:-1]
     assert [line[:15] for line in one.splitlines()].count(b'{"checkpoint":{') == 1
 
@@ -257,7 +257,7 @@ def test_an_export_holds_what_there_was_when_it_was_asked_for(
     admin: Caller, fill: Fill, database: Database, check_offline: Callable[..., int]
 ) -> None:
     fill(admin, 300)
-    lines = Export(database, SIGNER, page=100).lines(admin.org_id)
+    lines = exported(Export(database, SIGNER, page=100), admin.org_id)
     first = next(lines) + next(lines)
     fill(admin, 300)
     export = first + b"".join(lines)
@@ -272,7 +272,7 @@ def test_an_export_of_a_chain_with_a_gap_has_no_end(
     tamper(f"DELETE FROM {EVENTS} AND sequence = 250")
     written: list[bytes] = []
     with pytest.raises(Exception, match="missing between 200 and 300"):
-        written.extend(Export(database, SIGNER, page=100).lines(admin.org_id))
+        written.extend(exported(Export(database, SIGNER, page=100), admin.org_id))
     assert check_offline(b"".join(written)) == verifier.ALTERED
 
 
@@ -329,7 +329,7 @@ def test_whatever_is_done_to_an_export_is_found(
         fill(admin, 12)
         with database.transaction() as tx:
             recorder.sign(tx, admin.org_id)
-    export = b"".join(Export(database, SIGNER, page=12).lines(admin.org_id))
+    export = b"".join(exported(Export(database, SIGNER, page=12), admin.org_id))
     lines = export.splitlines(keepends=True)
     assert sum(line.startswith(b'{"checkpoint"') for line in lines) == 3
     assert check_offline(export) == verifier.WHOLE

@@ -32,7 +32,7 @@ from heartguard.settings import ROOT
 from services.audit.src.export import Export
 from services.audit.src.verification import Verification
 
-from .conftest import KEY, SECRET, SIGNER, wait_until
+from .conftest import KEY, SECRET, SIGNER, exported, wait_until
 
 KILLS = int(os.environ.get("HEARTGUARD_KILLS", "4"))
 ORGANIZATIONS = 3
@@ -209,6 +209,6 @@ def check_chains(site: Site, tmp_path: Path) -> None:
     for org_id in range(1, ORGANIZATIONS + 1):
         assert Verification(database, SIGNER).verify(org_id).valid
         file = tmp_path / f"{org_id}.ndjson"
-        file.write_bytes(b"".join(Export(database, SIGNER).lines(org_id)))
+        file.write_bytes(b"".join(exported(Export(database, SIGNER), org_id)))
         assert verify.run([file], [key]) == verify.WHOLE
     database.close()

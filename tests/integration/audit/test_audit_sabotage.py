@@ -46,7 +46,13 @@ class Theatre:
         head = self.head()
         leaks = [
             path
-            for path in ("/audit/events?limit=200", f"/audit/events?actor={CANARY}", "/audit/verify", "/audit/export")
+            for path in (
+                "/audit/events?limit=200",
+                f"/audit/events?actor={CANARY}",
+                "/audit/verify",
+                "/audit/export",
+                "/audit/export?from_sequence=2&to_sequence=3",
+            )
             if any(secret in self.attacker.send("GET", path).text for secret in (CANARY, head))
         ]
         return leaks + got_through(self.database, self.attacker.org_id, self.steps())

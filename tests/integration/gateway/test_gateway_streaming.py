@@ -107,6 +107,7 @@ def test_what_is_stored_is_bounded_and_room_is_given_back() -> None:
         with pytest.raises(ServiceError) as refused:
             await storage.take_in(Answer(200, [], b"longer", Pieces()))
         assert (refused.value.status, refused.value.message) == (502, stored.TOO_LONG)
+        assert "?from_sequence=1&to_sequence=1000000" in stored.TOO_LONG
         storage.claim(20)
 
     asyncio.run(work())
