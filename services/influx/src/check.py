@@ -29,7 +29,7 @@ class Check:
     """
 
     def __init__(self, root: str, rules: Rules) -> None:
-        self._root = root
+        self.root = root
         self._rules = rules
         self._shapes: dict[object, _Shape] = {}
         self._foreign: list[Detail] = []
@@ -83,7 +83,7 @@ class Check:
 
     def path(self, index: int, *within: str) -> str:
         """The path of a point, or of something within it."""
-        return f"{self._root}/{index}" + (pointer(*within) if self._root == "/points" else "")
+        return f"{self.root}/{index}" + (pointer(*within) if self.root == "/points" else "")
 
     def refuse_foreign(self) -> None:
         """Raise where a point is another user's; then nothing else needs saying."""
@@ -98,7 +98,7 @@ class Check:
 
     def _shape(self, measurement: str, tags: Mapping[str, str], fields: Mapping[str, FieldValue | int]) -> _Shape:
         if len(self._shapes) >= MAX_SERIES:
-            raise Invalid([Detail(path=self._root, message=f"a batch may hold {MAX_SERIES} different series")])
+            raise Invalid([Detail(path=self.root, message=f"a batch may hold {MAX_SERIES} different series")])
         problems = list(series_problems(self._rules.series(measurement, tags), fields))
         return _Shape(problems, self._rules.is_foreign(tags))
 

@@ -1,12 +1,17 @@
 """How a request to this service can fail in ways of its own."""
 
+import re
 from collections.abc import Sequence
 
 from heartguard.errors import Invalid, ServiceError
+from heartguard.logs import log
 from heartguard.models.common import Detail
 
 BUCKET_EXISTS = "TS_001"
 FIELD_TYPE = "TS_002"
+
+_DROPPED = re.compile(r" dropped=([0-9]{1,9})(?= for database|$)")
+_EXPIRED = re.compile("^(?:dropped [0-9]+ )?points (?:outside|beyond) retention policy")
 
 
 class BucketExists(ServiceError):
@@ -29,18 +34,37 @@ class WrongFieldType(Invalid):
 class PartlyWritten(ServiceError):
     """The store took only a part of a batch, although it was looked through before: somebody else was quicker.
 
-    ``said`` is the store's message, ``dropped`` how many points it says it left out, 0 where it does not. To send the
-    batch again is safe.
+    ``said`` is the store's message, ``dropped`` how many points it says it left out, 0 where it does not. These are
+    only those of one of its shards, and for one reason: there may be more. To send the batch again is safe.
     """
 
     def __init__(self, said: str) -> None:
-        number = said.rpartition("dropped=")[2]
-        self.dropped = int(number) if number.isdecimal() else 0
-        count = f"{self.dropped} of the points" if self.dropped else "Some of the points"
-        is_conflict = "field type conflict" in said
-        why = "their field is stored with another type" if is_conflict else "they are older than the bucket's retention"
-        message = f"{count} were not stored, because {why}; the others were"
+        numbers = _DROPPED.findall(said)
+        self.dropped = int(numbers[-1]) if numbers else 0
+        count = f"At least {self.dropped} of the points" if self.dropped else "Some of the points"
+        reason = said.partition("partial write: ")[2]
+        is_conflict = reason.startswith("field type conflict")
+        if is_conflict:
+            why = "their field is stored with another type"
+        elif _EXPIRED.search(reason):
+            why = "they are older than the bucket's retention"
+        else:
+            log.error("a store that leaves out points for a reason unknown", error=said[:500])
+            why = "the store refuses them"
+        message = f"{count} were not stored, because {why}; others may have been"
         super().__init__(422, message, code=FIELD_TYPE if is_conflict else None)
+
+
+class Unreadable(Invalid):
+    """The store cannot read lines of a batch that was found to be good; it has written nothing.
+
+    ``lines`` are those, each with the store's reason; ``precision`` is the unit of their times in nanoseconds.
+    """
+
+    def __init__(self, lines: Sequence[tuple[str, str]], precision: int, details: Sequence[Detail] = ()) -> None:
+        self.lines = lines
+        self.precision = precision
+        super().__init__(details, "The store cannot read some of the points; nothing was written")
 
 
 class NotNumeric(Invalid):

@@ -7,16 +7,16 @@ from typing import NamedTuple
 from flask import has_request_context
 
 from heartguard import audit
-from heartguard.errors import ServiceError
 from heartguard.models.timeseries import FieldValue
 
 from .errors import PartlyWritten
 from .influx_answers import stored_text
 from .influx_client import InfluxClient
 from .influx_http import InfluxError, border
+from .influx_refusals import refusal
 from .influx_types import KnownTypes, types_of
-from .line_protocol import field_head, head
-from .store import BucketGone, Series, StoredBucket, Types
+from .line_protocol import PRECISIONS, field_head, head
+from .store import Series, StoredBucket, Types
 
 Value = FieldValue | int
 Columns = list[tuple[str, Sequence[Value]]]
@@ -105,8 +105,10 @@ def tell(action: str | None = None, **payload: object) -> None:
 def send(
     client: InfluxClient, bucket: StoredBucket, known: KnownTypes, lines: Lines, forget: Callable[[], None]
 ) -> None:
-    """Write lines that were found to be good, and tell of it. Raises as :meth:`.store.Batch.write` does, and
-    :class:`PartlyWritten`."""
+    """Write lines that were found to be good, and tell of it.
+
+    Raises as :meth:`.store.Batch.write` does, and :class:`PartlyWritten` and :class:`Unreadable`.
+    """
     known.check(bucket, lines.types)
     try:
         _write(client, bucket, lines, forget)
@@ -122,12 +124,6 @@ def _write(client: InfluxClient, bucket: StoredBucket, lines: Lines, forget: Cal
     try:
         client.write(bucket.id, lines.text, lines.precision)
     except InfluxError as error:
-        if error.is_missing:
+        if error.is_missing or error.status == HTTPStatus.UNPROCESSABLE_ENTITY:
             forget()
-            raise BucketGone from None
-        if error.status == HTTPStatus.UNPROCESSABLE_ENTITY:
-            forget()
-            raise PartlyWritten(error.message) from None
-        if error.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            raise ServiceError(413) from None
-        raise
+        raise refusal(error, PRECISIONS[lines.precision]) from None

@@ -93,6 +93,9 @@ class InfluxClient:
             if error.code == "conflict":
                 return None
             raise
+        except Unavailable:  # the organization may have been made anew, with another id
+            self._org_id = None
+            raise
 
     def drop_bucket(self, bucket_id: str) -> bool:
         """Drop a bucket with all its points; whether there was one."""
@@ -119,12 +122,9 @@ class InfluxClient:
 
     def _organization_id(self) -> str:
         if self._org_id is None:
-            try:
-                found = self._http.call("GET", "/orgs", {"org": self._org})["orgs"]
-            except InfluxError as error:
-                log.error("influx", error=str(error))
-                raise Unavailable from None
+            found = self._http.call("GET", "/orgs", {"org": self._org})["orgs"]
             if not found:
+                log.error("influx", error="there is no such organization", to_do="set INFLUX_ORG to one that there is")
                 raise Unavailable
             self._org_id = str(found[0]["id"])
         return self._org_id

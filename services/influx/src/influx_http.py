@@ -1,6 +1,7 @@
 """InfluxDB's HTTP: pooled connections, one time limit on all waits of a request, and errors told apart."""
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -32,6 +33,18 @@ MAX_ERROR = 64 * 1024
 CHUNK = 64 * 1024
 SHORTEST = 0.01
 """A wait where the time is just over."""
+LONGEST_RETRY = 3600
+"""Seconds for which a client is asked to wait, whatever InfluxDB says."""
+_TRUNCATED = re.compile(rb'\{"code":"[^"\\]*","message":"(?:[^"\\]|\\[^u]|\\u[0-9a-f]{4})*')
+"""An error whose message may break off, up to there."""
+_RIGHTS = "set INFLUX_TOKEN to one that may read, write, make and delete all buckets of INFLUX_ORG"
+_TO_DO = {
+    301: "set INFLUX_URL to InfluxDB's own address",
+    401: _RIGHTS,
+    403: _RIGHTS,
+    404: "set INFLUX_ORG to an organization of the InfluxDB 2 at INFLUX_URL",
+}
+"""What an operator has to mend, by the status that it shows in."""
 
 Json = dict[str, Any]
 
@@ -47,8 +60,10 @@ class InfluxError(Exception):
 
     @property
     def is_missing(self) -> bool:
-        """Whether there is no such bucket."""
-        return self.status == HTTPStatus.NOT_FOUND
+        """Whether there is no such bucket, and not something else: the organization, or an InfluxDB at all."""
+        if self.status != HTTPStatus.NOT_FOUND or self.code != "not found":
+            return False
+        return "bucket" in self.message and not self.message.startswith("organization")
 
 
 @contextmanager
@@ -120,6 +135,7 @@ class Connections:
     ) -> BaseHTTPResponse:
         """The answer, whose body is still to be read. ``twice`` says that sending it again would do no harm."""
         if time.monotonic() >= end:
+            log.warning("influx", path=path, error="what was asked before has taken all the time there was")
             raise timed_out()
         url = f"{self._url}/api/v2{path}"
         if fields:
@@ -187,19 +203,31 @@ def _wait_until(end: float, response: BaseHTTPResponse) -> None:
 
 def _refusal(path: str, response: BaseHTTPResponse) -> Exception:
     """What the answer, which is an error, says."""
-    status = response.status
     try:
         body = response.read(MAX_ERROR)
     except HTTPError:
         body = b""
     finally:
         response.close()
-    try:
-        said = json.loads(body)
-        error = InfluxError(status, str(said["code"]), str(said["message"]))
-    except (ValueError, LookupError, TypeError):
-        error = InfluxError(status, "", body[:500].decode(errors="replace"))
-    if status in (401, 403, 429) or status >= 500 or status < 400:
-        log.error("influx", path=path, status=status, error=str(error))
-        return Unavailable()
+    error = InfluxError(response.status, *_said(body))
+    status = HTTPStatus.MOVED_PERMANENTLY if error.status < 400 else error.status
+    is_operator_s = status in _TO_DO and not error.is_missing
+    if is_operator_s or status == HTTPStatus.TOO_MANY_REQUESTS or status >= 500:
+        to_do = {"to_do": _TO_DO[status]} if is_operator_s else {}
+        log.error("influx", path=path, status=error.status, error=str(error), **to_do)
+        return Unavailable(retry_after=_retry_after(response.headers.get("Retry-After", "")))
     return error
+
+
+def _said(body: bytes) -> tuple[str, str]:
+    """The code and the message of an error. Of a body that was too long to be read the message ends somewhere."""
+    cut = _TRUNCATED.match(body) if len(body) == MAX_ERROR else None
+    try:
+        said = json.loads((cut[0] + b'"}' if cut else body).decode(errors="ignore"))
+        return str(said["code"]), str(said["message"]).encode(errors="ignore").decode()
+    except (ValueError, LookupError, TypeError):
+        return "", body[:500].decode(errors="replace")
+
+
+def _retry_after(said: str) -> int:
+    return min(max(int(said), 1), LONGEST_RETRY) if said.isdecimal() and len(said) < 10 else 1

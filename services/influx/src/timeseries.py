@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from operator import attrgetter
 from typing import NoReturn, TypeVar
 
@@ -21,7 +22,8 @@ from heartguard.tokens import Claims
 
 from . import tenancy
 from .check import Check
-from .errors import BucketExists, TooManyBuckets, WrongFieldType
+from .culprits import unreadable
+from .errors import BucketExists, PartlyWritten, TooManyBuckets, Unreadable, WrongFieldType
 from .gathering import Points, gather
 from .heads import Heads
 from .line_protocol import Entry, LineBatch
@@ -120,14 +122,34 @@ class TimeSeries:
         return found
 
     def _write(self, request: WriteRequest, caller: Claims, bucket: StoredBucket) -> int:
-        now = self._clock()
-        rules = Rules(user_id=tenancy.own_points_only(caller), oldest=_oldest(bucket, now), received=now)
-        check = Check("/lines" if isinstance(request, LineBatch) else "/points", rules)
+        rules = self._rules(caller, bucket)
+        check = _check(request, rules)
         try:
             return self._pass(request, bucket, rules) or self._gather(request, bucket, rules, check)
         except TypeConflict:
             self._name_conflicts(request, bucket, check)
             raise WrongFieldType(check.details()) from None
+        except Unreadable as refused:
+            raise unreadable(refused, entries(request), rules, check) from None
+        except PartlyWritten as partly:
+            partly.details = self._left_out(request, caller, bucket.name)
+            raise
+
+    def _rules(self, caller: Claims, bucket: StoredBucket) -> Rules:
+        now = self._clock()
+        return Rules(user_id=tenancy.own_points_only(caller), oldest=_oldest(bucket, now), received=now)
+
+    def _left_out(self, request: WriteRequest, caller: Claims, name: str) -> list[Detail]:
+        """The points that break a rule by what the store knows now; none where it does not tell in time."""
+        with suppress(ServiceError, BucketGone):
+            bucket = self._open(caller.org_id, name)
+            check = _check(request, self._rules(caller, bucket))
+            for entry in entries(request):
+                if not isinstance(entry, Detail):
+                    check.judge(*entry)
+            self._name_conflicts(request, bucket, check)
+            return check.details()
+        return []
 
     def _pass(self, request: WriteRequest, bucket: StoredBucket, rules: Rules) -> int:
         """Hand plain line protocol on as it is, to a store that takes it; how many points it had, else 0."""
@@ -206,6 +228,10 @@ class TimeSeries:
 def entries(request: WriteRequest) -> Iterable[Entry | Detail]:
     """The points of a batch, whatever form it came in."""
     return request.entries() if isinstance(request, LineBatch) else _points(request)
+
+
+def _check(request: WriteRequest, rules: Rules) -> Check:
+    return Check("/lines" if isinstance(request, LineBatch) else "/points", rules)
 
 
 def _points(request: WriteRequest) -> Iterator[Entry]:

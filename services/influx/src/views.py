@@ -30,8 +30,9 @@ endpoints = Endpoints("timeseries")
     errors={
         403: "The bucket or organization is not the caller's, or a point is another user's",
         404: "There is no such bucket",
-        422: "The batch breaks the schema, a point is older than the retention, or a field is stored with another"
-        " type (`TS_002`); nothing was written",
+        422: "The batch breaks the schema, a point is older than the retention, a field is stored with another"
+        " type (`TS_002`), or the store cannot read a point; nothing was written, unless the message says of how many"
+        " points that they were not stored",
     },
 )
 def write(batch: WriteRequest, caller: Claims, timeseries: TimeSeries) -> WriteResult:
@@ -50,7 +51,8 @@ def write(batch: WriteRequest, caller: Claims, timeseries: TimeSeries) -> WriteR
         400: "A line cannot be read, or breaks a rule; nothing was written",
         403: "The bucket or organization is not the caller's, or a point is another user's",
         404: "There is no such bucket",
-        422: "A field is stored with another type (`TS_002`); nothing was written",
+        422: "A field is stored with another type (`TS_002`); nothing was written, unless the message says of how many"
+        " points that they were not stored",
     },
 )
 def write_influx(batch: WriteRequest, caller: Claims, timeseries: TimeSeries) -> None:

@@ -26,15 +26,21 @@ TOKEN = "a token of the tests"
 ORG = "heartguard"
 PRECISIONS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9}
 SHARD = 7 * 86_400 * 10**9
+_PARTIAL = "failure writing points to database: partial write: "
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 SeriesKey = tuple[str, tuple[tuple[str, str], ...], str]
 """Measurement, tags and field."""
 
 
+def environ(url: str, **changes: str) -> dict[str, str]:
+    """The settings with which the service uses it."""
+    return {"INFLUX_URL": url, "INFLUX_TOKEN": TOKEN, "INFLUX_ORG": ORG, **changes}
+
+
 class Refused(Exception):
-    def __init__(self, status: int, code: str, message: str) -> None:
-        self.status, self.code, self.message = status, code, message
+    def __init__(self, status: int, code: str, message: str, **headers: str) -> None:
+        self.status, self.code, self.message, self.headers = status, code, message, headers
         super().__init__(message)
 
 
@@ -55,23 +61,25 @@ class Bucket:
         return {**found, "description": self.description} if self.description else found
 
     def write(self, points: list[Point], precision: int) -> None:
-        """All but those that cannot be stored."""
+        """All but those that cannot be stored; what is said of these is of one shard, or else of the expired ones."""
         now = time.time_ns()
-        dropped, reason = 0, ""
-        for point in points:
-            at = now if point.time is None else point.time * precision
-            if self.retention and at < now - self.retention * 10**9:
-                dropped, reason = dropped + 1, "points beyond retention policy"
-            elif conflict := self._conflict(point, at):
-                dropped, reason = dropped + 1, reason or conflict
+        times = [now if point.time is None else point.time * precision for point in points]
+        oldest = now - self.retention * 10**9 if self.retention else min(times)
+        conflicts: dict[int, list[str]] = {}
+        for point, at in zip(points, times, strict=True):
+            if at < oldest:
+                continue
+            if conflict := self._conflict(point, at):
+                conflicts.setdefault(at // SHARD, []).append(conflict)
             else:
                 self._store(point, at)
-        if dropped:
-            raise Refused(
-                422,
-                "unprocessable entity",
-                f"failure writing points to database: partial write: {reason} dropped={dropped}",
-            )
+        if conflicts:
+            first = conflicts[min(conflicts)]
+            raise Refused(422, "unprocessable entity", f"{_PARTIAL}{first[0]} dropped={len(first)}")
+        if expired := sum(at < oldest for at in times):
+            why = f"dropped {expired} points outside retention policy of duration {self.retention // 3600}h0m0s"
+            place = f"for database: {self.id} for retention policy: autogen"
+            raise Refused(422, "unprocessable entity", f"{_PARTIAL}{why} dropped={expired} {place}")
 
     def _conflict(self, point: Point, at: int) -> str:
         for name, value in point.fields.items():
@@ -236,6 +244,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         fake = self.server.fake
         seconds = 0.0
+        headers: dict[str, str] = {}
         try:
             if self.headers.get("Authorization") not in (f"Token {TOKEN}", f"Bearer {TOKEN}"):
                 raise Refused(401, "unauthorized", "unauthorized access")
@@ -247,10 +256,13 @@ class _Handler(BaseHTTPRequestHandler):
                 status, kind, answer = self._route(fake, method, url.path, asked, body)
                 seconds = fake.seconds + (fake.rows - before) * fake.seconds_a_row
         except Refused as refused:
-            status, kind = refused.status, "application/json; charset=utf-8"
-            answer = json.dumps({"code": refused.code, "message": refused.message}).encode()
+            status, kind, headers = refused.status, "application/json; charset=utf-8", refused.headers
+            said = {"code": refused.code, "message": refused.message}
+            answer = json.dumps(said, ensure_ascii=False, separators=(",", ":")).encode()
         time.sleep(seconds)
         self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
         if status != 204:
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(answer)))

@@ -24,14 +24,10 @@ from services.influx.src.settings import Settings
 from services.influx.src.times import SECOND, format_time
 
 from . import fake_influx
-from .conftest import STORES, Caller, code, running
-from .fake_influx import FakeInflux
+from .conftest import STORES, Caller, code, details, running
+from .fake_influx import FakeInflux, environ
 
 TEN = "2024-06-01T10:00:00Z"
-
-
-def environ(url: str, **changes: str) -> dict[str, str]:
-    return {"INFLUX_URL": url, "INFLUX_TOKEN": fake_influx.TOKEN, "INFLUX_ORG": fake_influx.ORG, **changes}
 
 
 @pytest.fixture
@@ -295,8 +291,9 @@ def test_a_conflict_that_only_influxdb_sees_is_told(admin: Caller, told: Told, f
         answer = write()
         assert (answer.status_code, code(answer)) == (422, "TS_002")
         assert answer.json is not None
-        assert "1 of the points were not stored" in answer.json["error"]["message"]
-        assert known.get((bucket.id, "m")) is None, "what was remembered was wrong"
+        assert "At least 1 of the points were not stored" in answer.json["error"]["message"]
+        assert list(details(answer).values()) == ["the field 'f' is of type string, not float"]
+        assert known.get((bucket.id, "m")) == {"f": "string", "g": "float"}, "what was remembered was wrong"
         (event,) = told.events
         assert (event.action, event.outcome) == ("TIMESERIES_WRITE", "failure")
         assert event.payload == {"bucket": "org_7", "values": 2, "dropped_points": 1}
@@ -315,7 +312,8 @@ def test_a_retention_that_only_influxdb_knows_of_is_told(admin: Caller, fake: tu
     answer = admin.write(point(), point(timestamp=now))
     assert (answer.status_code, code(answer)) == (422, "TS_422")
     assert answer.json is not None
-    assert "1 of the points were not stored, because they are older" in answer.json["error"]["message"]
+    assert "At least 1 of the points were not stored, because they are older" in answer.json["error"]["message"]
+    assert list(details(answer)) == ["/points/0/timestamp"]
     # Now it is known, and nothing is written.
     answer = admin.write(point(), point(timestamp=now, fields={"h": 1}))
     assert (answer.status_code, [row[1] for row in admin.rows()]) == (422, ["f"])
@@ -383,13 +381,9 @@ def test_an_error_that_nobody_knows_is_a_503(
         store.measurements(store.bucket(7, "org_7"))
 
 
-def test_a_write_that_influxdb_refuses_is_a_503(
-    admin: Caller, fake: tuple[str, FakeInflux], monkeypatch: pytest.MonkeyPatch
+def test_a_bucket_that_influxdb_does_not_make_for_reasons_unknown_is_a_503(
+    admin: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is wrong with a batch was looked for before, so it is not the batch."""
-    monkeypatch.setattr(fake_influx.Bucket, "write", lambda *_: refuse(400, "invalid"))
-    assert admin.write(point()).status_code == 503
-    assert admin.lines("m f=1 5").status_code == 503
     monkeypatch.setattr(FakeInflux, "create", lambda *_: refuse(422, "unprocessable entity"))
     assert admin.create("org_7_x").status_code == 503
 
