@@ -15,9 +15,9 @@ from heartguard.errors import ServiceError, Unavailable
 from heartguard.logs import log
 
 from .errors import TooMuch
+from .influx_buckets import beginning_with
 from .influx_http import Connections, InfluxError, Json, deadline, pieces
 
-PAGE = 100
 ALIVE_SECONDS = 1.0
 """How long it may take over the smallest question, where it is not known whether it works."""
 _DIALECT = {"annotations": ["datatype", "default"], "header": True, "delimiter": ","}
@@ -70,16 +70,25 @@ class InfluxClient:
         )
         return _lines(response, end)
 
-    def buckets(self, **asked: str) -> Iterator[Json]:
-        """All buckets, or only that of a ``name``."""
-        after: dict[str, str] = {}
-        while True:
-            page = self._http.call("GET", "/buckets", {"org": self._org, "limit": str(PAGE), **asked, **after})
-            found = page["buckets"]
-            yield from found
-            if len(found) < PAGE:
-                return
-            after = {"after": found[-1]["id"]}
+    def bucket(self, name: str) -> Json | None:
+        """The bucket of that name."""
+        try:
+            found = self._http.call("GET", "/buckets", {"org": self._org, "name": name})["buckets"]
+        except InfluxError as error:
+            if error.is_missing:
+                return None
+            raise
+        return next((bucket for bucket in found if bucket["name"] == name), None)
+
+    def buckets(self, beginning: str = "") -> list[Json]:
+        """Those whose names begin so, by name."""
+        return beginning_with(beginning, self._page)
+
+    def _page(self, offset: int, limit: int) -> list[Json]:
+        """So many buckets from a place in the list on, without InfluxDB's own, which only some tokens see."""
+        asked = {"org": self._org, "offset": str(offset), "limit": str(limit)}
+        found = self._http.call("GET", "/buckets", asked)["buckets"]
+        return [bucket for bucket in found if not bucket["name"].startswith("_")]
 
     def create_bucket(self, name: str, retention_seconds: int, description: str | None) -> Json | None:
         """Make a bucket; None where the name is taken."""

@@ -51,8 +51,14 @@ class InfluxStore:
 
     @border()
     def buckets(self, org_id: int) -> list[StoredBucket]:
-        found = (_stored(org_id, bucket) for bucket in self._client.buckets() if tenancy.owns(org_id, bucket["name"]))
-        return sorted(found, key=lambda bucket: bucket.name)
+        default = tenancy.default_bucket(org_id)
+        first = self._client.bucket(default)
+        others = self._client.buckets(f"{default}_")
+        return [
+            _stored(org_id, bucket)
+            for bucket in [*([first] if first else []), *others]
+            if tenancy.owns(org_id, bucket["name"])
+        ]
 
     @border()
     def create_bucket(
@@ -126,12 +132,7 @@ class InfluxStore:
         """InfluxDB clears away by itself."""
 
     def _find(self, org_id: int, name: str) -> StoredBucket | None:
-        try:
-            found = next((one for one in self._client.buckets(name=name) if one["name"] == name), None)
-        except InfluxError as error:
-            if error.is_missing:
-                return None
-            raise
+        found = self._client.bucket(name)
         return _stored(org_id, found) if found else None
 
     def _forget(self, bucket: StoredBucket) -> None:

@@ -26,6 +26,7 @@ TOKEN = "a token of the tests"
 ORG = "heartguard"
 PRECISIONS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9}
 SHARD = 7 * 86_400 * 10**9
+MOST_LISTED = 100
 _PARTIAL = "failure writing points to database: partial write: "
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -120,6 +121,8 @@ class FakeInflux:
         self.seconds_a_row = 0.0
         """The same with those of queries, for each row in their ranges."""
         self.rows = 0
+        self.shows_its_own = True
+        """Whether the token may see the buckets that are InfluxDB's own."""
         self.order: Callable[[list[str]], list[str]] = lambda results: random.sample(results, len(results))
         """Of a query's results, of which InfluxDB promises none."""
 
@@ -293,14 +296,26 @@ class _Handler(BaseHTTPRequestHandler):
         raise Refused(404, "not found", "path not found")
 
 
+LONG_AGO = _EPOCH.replace(microsecond=1)
+_OWN = [
+    Bucket("a" * 16, "_monitoring", 7 * 86_400, None, LONG_AGO),
+    Bucket("b" * 16, "_tasks", 3 * 86_400, None, LONG_AGO),
+]
+
+
 def _listed(fake: FakeInflux, asked: dict[str, str]) -> list[dict[str, Any]]:
+    """By name, of an organization; a token's rights are looked at when the page was made."""
     if "name" in asked:
         found = [bucket for bucket in fake.buckets.values() if bucket.name == asked["name"]]
         if not found:
             raise Refused(404, "not found", f'bucket "{asked["name"]}" not found')
-    else:
-        found = [fake.buckets[id_] for id_ in sorted(fake.buckets) if id_ > asked.get("after", "")]
-    return [bucket.answer() for bucket in found[: int(asked.get("limit", "20"))]]
+        return [found[0].answer()]
+    limit = int(asked.get("limit", "20"))
+    if not 1 <= limit <= MOST_LISTED:
+        raise Refused(400, "invalid", f"limit must be between 1 and {MOST_LISTED}")
+    place = int(asked.get("offset", "0"))
+    page = sorted([*_OWN, *fake.buckets.values()], key=lambda bucket: bucket.name)[place : place + limit]
+    return [bucket.answer() for bucket in page if fake.shows_its_own or bucket not in _OWN]
 
 
 def _write(fake: FakeInflux, asked: dict[str, str], body: bytes) -> None:

@@ -402,14 +402,6 @@ def test_results_come_in_any_order(
         assert [row[1:] for row in found] == [("big", pytest.approx(value)), ("low", pytest.approx(-value))]
 
 
-def test_many_buckets_are_read_page_by_page(admin: Caller, fake: tuple[str, FakeInflux]) -> None:
-    for number in range(250):
-        fake[1].create({"orgID": "0" * 16, "name": f"org_{number}_x"})
-    answer = admin.send("GET", "/timeseries/buckets")
-    assert answer.json is not None
-    assert [bucket["bucket"] for bucket in answer.json["buckets"]] == ["org_7", "org_7_x"]
-
-
 def test_nothing_that_is_sent_stands_in_a_query_s_text(admin: Caller, fake: tuple[str, FakeInflux]) -> None:
     odd = 'x") |> drop(columns: ["_value"]) //${1}'
     assert admin.write(point(measurement=odd, tags={odd: odd}, fields={odd: 1.0})).status_code == 200
