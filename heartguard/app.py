@@ -11,7 +11,8 @@ from werkzeug.exceptions import HTTPException
 from . import audit, logs, metrics
 from .codec import encode_error
 from .context import request_id, trace_id
-from .endpoint import Endpoints, bind
+from .dispatch import bind
+from .endpoints import Endpoints
 from .errors import ServiceError
 from .models.common import Error
 from .negotiation import Format, negotiate

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from . import openapi
-from .endpoint import Endpoint, Endpoints
+from .endpoint import Endpoint
+from .endpoints import Endpoints
 from .negotiation import Format
 from .policy import CALLERS, Audience, refusal
 from .schema import document, domains, xsd

@@ -5,7 +5,8 @@ import uuid
 from collections.abc import Iterator
 from typing import Any, get_type_hints
 
-from ..endpoint import Endpoint, Query, path_parameters, query_of
+from ..endpoint import Endpoint, path_parameters, query_of
+from ..models.base import Query
 from ..negotiation import Format
 from ..policy import Audience
 from ..schema import Schema, definitions

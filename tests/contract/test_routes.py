@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
-from heartguard.endpoint import endpoints_of
 from heartguard.policy import Audience
 from heartguard.roles import ROLES
 from heartguard.services import SERVICES
@@ -120,7 +119,7 @@ def app(
 
 
 def test_every_route_states_its_audience(app: Flask) -> None:
-    stated = {endpoint.name: endpoint for endpoint in endpoints_of(app)}
+    stated = {endpoint.name: endpoint for endpoint in app.extensions["heartguard.endpoints"]}
     for rule in app.url_map.iter_rules():
         assert rule.endpoint in stated, f"{rule} has no statement"
         endpoint = stated[rule.endpoint]
@@ -129,7 +128,9 @@ def test_every_route_states_its_audience(app: Flask) -> None:
 
 
 def test_the_statements_are_the_contract(app: Flask) -> None:
-    stated = {(endpoint.method, endpoint.path): str(endpoint.audience) for endpoint in endpoints_of(app)}
+    stated = {
+        (endpoint.method, endpoint.path): str(endpoint.audience) for endpoint in app.extensions["heartguard.endpoints"]
+    }
     assert stated == CONTRACT[app.name]
 
 

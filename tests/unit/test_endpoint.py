@@ -13,11 +13,13 @@ from lxml import etree
 from heartguard import audit
 from heartguard.app import create_service_app
 from heartguard.context import Client
-from heartguard.endpoint import Endpoints, Query, Reply, endpoints_of, query_of
-from heartguard.endpoint import client as current_client
+from heartguard.endpoint import Reply, query_of
+from heartguard.endpoints import Endpoints
 from heartguard.errors import Invalid, Unavailable
 from heartguard.models.auth_token import Introspection, IntrospectRequest, RoleDescription, Roles
+from heartguard.models.base import Query
 from heartguard.models.common import Detail, Health
+from heartguard.parameters import client as current_client
 from heartguard.policy import Audience
 from heartguard.settings import ServiceSettings, load
 from heartguard.tokens import Claims, KeyRing, Tokens
@@ -365,7 +367,7 @@ def test_a_response_of_a_stated_media_type_is_given_whatever_is_asked_for() -> N
 
 
 def test_the_application_knows_its_endpoints(client: FlaskClient) -> None:
-    stated = {(e.method, e.path) for e in endpoints_of(client.application)}
+    stated = {(e.method, e.path) for e in client.application.extensions["heartguard.endpoints"]}
     assert ("GET", "/timeseries/health") in stated
     assert ("POST", "/timeseries/echo") in stated
 

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heartguard.endpoint import read_query
 from heartguard.errors import Invalid, Malformed
 from heartguard.models.base import UNSET
 from heartguard.models.common import Detail
 from heartguard.models.timeseries import MAX_FIELDS, MAX_TAGS
+from heartguard.parameters import read_query
 from services.influx.src.line_protocol import Entry, LineQuery, head, parse, read_lines
 
 

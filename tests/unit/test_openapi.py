@@ -7,8 +7,10 @@ from flask import Response
 from msgspec import Meta
 
 from heartguard import openapi
-from heartguard.endpoint import Endpoints, Query, Reply
+from heartguard.endpoint import Reply
+from heartguard.endpoints import Endpoints
 from heartguard.models.auth_token import IntrospectRequest, Roles
+from heartguard.models.base import Query
 from heartguard.policy import Audience
 
 

@@ -2,7 +2,8 @@
 
 from flask import Response, g
 
-from heartguard.endpoint import Endpoints, Reply
+from heartguard.endpoint import Reply
+from heartguard.endpoints import Endpoints
 from heartguard.models.audit_event import AuditEvent, AuditEventCreate, AuditEvents, AuditVerification
 from heartguard.policy import Audience
 from heartguard.tokens import Claims

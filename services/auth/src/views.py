@@ -3,7 +3,8 @@
 import uuid
 
 from heartguard.context import Client
-from heartguard.endpoint import Endpoints, Reply
+from heartguard.endpoint import Reply
+from heartguard.endpoints import Endpoints
 from heartguard.models.auth_token import (
     Introspection,
     IntrospectRequest,

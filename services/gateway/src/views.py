@@ -3,7 +3,8 @@
 from flask import Response, request
 
 from heartguard import metrics
-from heartguard.endpoint import Endpoints, Reply
+from heartguard.endpoint import Reply
+from heartguard.endpoints import Endpoints
 from heartguard.models.common import Health, Ready
 from heartguard.policy import Audience
 from heartguard.probe import Probe

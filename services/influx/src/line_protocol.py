@@ -10,9 +10,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
-from heartguard.endpoint import Query
 from heartguard.errors import Malformed
-from heartguard.models.base import UNSET, UnsetType
+from heartguard.models.base import UNSET, Query, UnsetType
 from heartguard.models.common import Detail
 from heartguard.models.timeseries import MAX_FIELDS, MAX_TAGS, BucketName, FieldValue, WriteRequest
 

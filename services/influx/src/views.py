@@ -1,6 +1,6 @@
 """The endpoints of section 7 of the contract."""
 
-from heartguard.endpoint import Endpoints
+from heartguard.endpoints import Endpoints
 from heartguard.models.timeseries import (
     Bucket,
     BucketCreate,

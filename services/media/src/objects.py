@@ -7,8 +7,8 @@ from flask import Response, request
 from werkzeug.exceptions import RequestedRangeNotSatisfiable
 from werkzeug.wsgi import FileWrapper
 
-from heartguard.endpoint import Query
 from heartguard.errors import NotFound, ServiceError
+from heartguard.models.base import Query
 
 from .errors import BadSignature
 from .local_store import LocalStore

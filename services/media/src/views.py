@@ -5,7 +5,7 @@ import uuid
 from flask import Response
 
 from heartguard.context import Client
-from heartguard.endpoint import Endpoints
+from heartguard.endpoints import Endpoints
 from heartguard.incoming import Incoming
 from heartguard.models.media_item import MediaItem, MediaItems, MediaUpload, SignedUrl
 from heartguard.policy import Audience

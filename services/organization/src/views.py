@@ -1,6 +1,6 @@
 """The endpoints of the organization service (section 5 of the contract)."""
 
-from heartguard.endpoint import Endpoints
+from heartguard.endpoints import Endpoints
 from heartguard.models.organization import Organization, OrganizationPolicies, OrganizationUpdate
 from heartguard.policy import Audience
 from heartguard.preconditions import IfMatch

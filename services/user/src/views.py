@@ -1,6 +1,6 @@
 """The endpoints of the user service (section 5 of the contract)."""
 
-from heartguard.endpoint import Endpoints
+from heartguard.endpoints import Endpoints
 from heartguard.models.user import RoleChange, User, UserUpdate
 from heartguard.models.user import Users as UserList
 from heartguard.paging import Page

@@ -21,7 +21,7 @@ from heartguard.app import create_service_app
 from heartguard.audit.spool import Spool
 from heartguard.audit.stream import FIELD, GROUP, STREAM, Stream, StreamFull, append_command, was_appended
 from heartguard.database import Database
-from heartguard.endpoint import Endpoints
+from heartguard.endpoints import Endpoints
 from heartguard.errors import Unavailable
 from heartguard.policy import Audience
 from heartguard.resp import Connection

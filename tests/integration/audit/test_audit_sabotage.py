@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, text
 
-from heartguard import endpoint
+from heartguard import dispatch
 from heartguard.audit.chain import START, Checkpoint
 from heartguard.database import Database
 from services.audit.src import db, db_read
@@ -132,7 +132,7 @@ def test_without_any_condition(theatre: Theatre, monkeypatch: pytest.MonkeyPatch
 
 def test_without_asking_who_may(theatre: Theatre, monkeypatch: pytest.MonkeyPatch) -> None:
     with held(theatre):
-        monkeypatch.setattr(endpoint, "authorize", lambda *_: None)
+        monkeypatch.setattr(dispatch, "authorize", lambda *_: None)
 
 
 def test_without_postgresqls_part_the_attacks_get_through(theatre: Theatre, monkeypatch: pytest.MonkeyPatch) -> None:

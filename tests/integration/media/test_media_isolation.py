@@ -16,7 +16,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import text
 
-from heartguard import endpoint
+from heartguard import dispatch
 from heartguard.database import Database
 from services.media.src import db, listing, media
 from services.media.src.names import ObjectName
@@ -119,7 +119,7 @@ def test_without_any_condition(theatre: Theatre, monkeypatch: pytest.MonkeyPatch
 
 
 OTHERS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
-    "policy.authorize": lambda patch: patch.setattr(endpoint, "authorize", lambda *_: None),
+    "policy.authorize": lambda patch: patch.setattr(dispatch, "authorize", lambda *_: None),
     "the organization given to transaction": lambda patch: patch.setattr(
         Database, "transaction", lambda self, _org_id=None, whole=Database.transaction: whole(self)
     ),

@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy import TextClause, text
 from sqlalchemy.sql.elements import BindParameter
 
-from heartguard import endpoint, revocations
+from heartguard import dispatch, revocations
 from heartguard.database import Database
 
 from ..sabotage import CANARY, held
@@ -165,7 +165,7 @@ def anybody(*_: Any) -> None:
 
 
 OTHERS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
-    "policy.authorize": lambda patch: patch.setattr(endpoint, "authorize", anybody),
+    "policy.authorize": lambda patch: patch.setattr(dispatch, "authorize", anybody),
     "If-Match": lambda patch: patch.setattr("heartguard.preconditions.IfMatch.check", anybody),
     "the organization given to transaction": lambda patch: patch.setattr(
         Database, "transaction", lambda self, _org_id=None, whole=Database.transaction: whole(self)
