@@ -6,52 +6,25 @@ other organization may be read, and not one of its rows may change. The last tes
 and sees that the attacks then do get through: they are no blanks.
 """
 
-import importlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from types import ModuleType
 from typing import Any
 
 import pytest
-from sqlalchemy import TextClause, text
-from sqlalchemy.sql.elements import BindParameter
+from sqlalchemy import text
 
 from heartguard import dispatch, revocations
 from heartguard.database import Database
 
-from ..sabotage import CANARY, held
+from ..sabotage import CANARY, conditions, held, take_out
 from .conftest import Person, Site
 
-MODULES = ("services.auth.src.db", "services.organization.src.db", "services.user.src.db", "heartguard.revocations")
 CONDITION = re.compile(r"\b(?:WHERE|AND|ON)\s+((?:\w+\.)?(?:org_id|user_id|session_id|id|jti)\s*=\s*:\w+)")
-
-
-def conditions() -> Iterator[Any]:
-    """Each condition on whose a row is, in each module that holds SQL; read from the source, so none is forgotten."""
-    for name in MODULES:
-        source = (importlib.import_module(name).__file__ or "").replace(".pyc", ".py")
-        with open(source, encoding="utf-8") as file:  # noqa: PTH123
-            found = CONDITION.findall(file.read())
-        for condition in sorted(set(found)):
-            yield pytest.param(name, condition, id=f"{name}: {condition}")
-
-
-def without(statement: str, condition: str) -> str:
-    """The statement with that condition always true."""
-    return re.sub(rf"(\b(?:WHERE|AND|ON)\s+){re.escape(condition)}(?!\w)", rf"\1({condition} OR true)", statement)
-
-
-def take_out(monkeypatch: pytest.MonkeyPatch, module: ModuleType, condition: str) -> int:
-    """Take a condition out of all of a module's statements, ready ones and those made when they are needed."""
-    count = 0
-    for name, value in vars(module).items():
-        if isinstance(value, TextClause) and (changed := without(value.text, condition)) != value.text:
-            typed = [part for part in value._bindparams.values() if isinstance(part, BindParameter) and part.type]
-            monkeypatch.setattr(module, name, text(changed).bindparams(*typed))
-            count += 1
-    monkeypatch.setattr(module, "text", lambda statement: text(without(statement, condition)))
-    return count
+MODULES = dict.fromkeys(
+    ("services.auth.src.db", "services.organization.src.db", "services.user.src.db", "heartguard.revocations"),
+    CONDITION,
+)
 
 
 # The attack
@@ -134,30 +107,16 @@ def test_with_every_check_in_place(theatre: Theatre) -> None:
         pass
 
 
-@pytest.mark.parametrize(("module", "condition"), list(conditions()))
+@pytest.mark.parametrize(("module", "condition"), list(conditions(MODULES)))
 def test_without_a_condition(theatre: Theatre, monkeypatch: pytest.MonkeyPatch, module: str, condition: str) -> None:
     with held(theatre):
-        take_out(monkeypatch, importlib.import_module(module), condition)
+        take_out(monkeypatch, module, CONDITION, condition)
 
 
 def test_without_any_condition(theatre: Theatre, monkeypatch: pytest.MonkeyPatch) -> None:
     with held(theatre):
-        blunt(monkeypatch)
-
-
-def blunt(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take out all conditions of all modules at once."""
-
-    def without_all(statement: str) -> str:
-        return CONDITION.sub(lambda found: found[0].replace(found[1], f"({found[1]} OR true)"), statement)
-
-    for name in MODULES:
-        module = importlib.import_module(name)
-        for constant, value in vars(module).copy().items():
-            if isinstance(value, TextClause):
-                typed = list(value._bindparams.values())
-                monkeypatch.setattr(module, constant, text(without_all(value.text)).bindparams(*typed))
-        monkeypatch.setattr(module, "text", lambda statement: text(without_all(statement)))
+        for module in MODULES:
+            take_out(monkeypatch, module, CONDITION)
 
 
 def anybody(*_: Any) -> None:
@@ -206,9 +165,7 @@ TABLES = ("organizations", "users", "user_preferences", "sessions", "refresh_tok
 
 def test_without_postgresqls_part_the_attacks_get_through(theatre: Theatre, monkeypatch: pytest.MonkeyPatch) -> None:
     before = theatre.rows()
-    users = importlib.import_module("services.user.src.db")
-    for condition in ("u.org_id = :org_id", "org_id = :org_id"):
-        assert take_out(monkeypatch, users, condition) > 0
+    take_out(monkeypatch, "services.user.src.db", CONDITION, "u.org_id = :org_id", "org_id = :org_id")
     switch_row_level_security(theatre, "DISABLE")
     try:
         leaks = theatre.attack()
