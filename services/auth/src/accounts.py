@@ -12,8 +12,9 @@ from heartguard.models.auth_token import Profile, RegisterRequest, RegisterRespo
 from heartguard.models.base import UNSET, Role, UnsetType
 from heartguard.tokens import Claims
 
-from . import db, passwords
+from . import db_accounts, passwords
 from .attempts import Attempts
+from .db_accounts import NewAccount
 from .security import (
     EmailTaken,
     NotSetUp,
@@ -46,7 +47,7 @@ class Accounts:
         org_id = self._organization(request, caller)
         with self._database.transaction(org_id) as tx:
             self._enter(tx, org_id, request, caller)
-            account = db.NewAccount(
+            account = NewAccount(
                 org_id=org_id,
                 email=email,
                 password_hash=password_hash,
@@ -54,7 +55,7 @@ class Accounts:
                 first_name=_given(request.first_name),
                 last_name=_given(request.last_name),
             )
-            user_id = db.insert_user(tx, account)
+            user_id = db_accounts.insert_user(tx, account)
             if user_id is None:
                 raise EmailTaken
             actor = caller.sub if caller else str(user_id)
@@ -87,8 +88,8 @@ class Accounts:
         if caller is not None:
             return caller.org_id
         if request.organization_name is UNSET:
-            return db.DEFAULT_ORG_ID
-        return db.next_organization_id(self._database)
+            return db_accounts.DEFAULT_ORG_ID
+        return db_accounts.next_organization_id(self._database)
 
     @staticmethod
     def _enter(tx: Connection, org_id: int, request: RegisterRequest, caller: Claims | None) -> None:
@@ -96,14 +97,14 @@ class Accounts:
         if caller is not None:
             _check_living_admin(tx, caller)
         elif not isinstance(request.organization_name, UnsetType):
-            db.insert_organization(tx, org_id, request.organization_name)
-        elif not db.organization_exists(tx, org_id):
+            db_accounts.insert_organization(tx, org_id, request.organization_name)
+        elif not db_accounts.organization_exists(tx, org_id):
             raise NotSetUp
 
     def profile(self, caller: Claims) -> Profile:
         """The caller's account; :class:`Unauthorized` where it or the session is gone."""
         with self._database.transaction(caller.org_id) as tx:
-            account = db.find_caller(tx, caller)
+            account = db_accounts.find_caller(tx, caller)
         if account is None:
             raise Unauthorized
         return Profile(
@@ -118,18 +119,18 @@ class Accounts:
     def bootstrap(self) -> None:
         """Make the default organization and, where it has no admin, its first. A password is never replaced."""
         email = self._settings.bootstrap_admin_email
-        with self._database.transaction(db.DEFAULT_ORG_ID) as tx:
-            db.lock_bootstrap(tx)
-            db.ensure_default_organization(tx, self._settings.default_org_name)
-            if db.has_admin(tx, db.DEFAULT_ORG_ID):
+        with self._database.transaction(db_accounts.DEFAULT_ORG_ID) as tx:
+            db_accounts.lock_bootstrap(tx)
+            db_accounts.ensure_default_organization(tx, self._settings.default_org_name)
+            if db_accounts.has_admin(tx, db_accounts.DEFAULT_ORG_ID):
                 return
-            admin = db.NewAccount(
-                org_id=db.DEFAULT_ORG_ID,
+            admin = NewAccount(
+                org_id=db_accounts.DEFAULT_ORG_ID,
                 email=email,
                 password_hash=passwords.hashed(self._settings.bootstrap_admin_password),
                 role="admin",
             )
-            made = db.insert_user(tx, admin)
+            made = db_accounts.insert_user(tx, admin)
             if made is not None:
                 audit.record(tx, "REGISTER", service="auth", org_id=admin.org_id, user_id=made, role=admin.role)
         if made is None:
@@ -140,7 +141,7 @@ class Accounts:
 
 def _check_living_admin(tx: Connection, caller: Claims) -> None:
     """The caller's account as it is now may differ from what the token says."""
-    account = db.find_caller(tx, caller)
+    account = db_accounts.find_caller(tx, caller)
     if account is None:
         raise Unauthorized
     if account.role != "admin":

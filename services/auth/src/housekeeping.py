@@ -10,7 +10,7 @@ from heartguard.database import Database
 from heartguard.errors import ServiceError
 from heartguard.logs import log
 
-from . import db
+from . import db_sweeps
 from .accounts import Accounts
 from .revocations import Revocations
 from .security import NotSetUp
@@ -71,7 +71,7 @@ class Housekeeping:
 
     def _sweep(self) -> None:
         with self._database.transaction() as tx:
-            more = db.sweep(tx, SWEEP_BATCH)
+            more = db_sweeps.sweep(tx, SWEEP_BATCH)
         if not more:
             self._swept = time.monotonic()
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from heartguard.errors import Unauthorized
 from heartguard.tokens import Claims, Tokens
 
-from .db import Account, NewRefreshToken, Successor
+from .db_accounts import Account
+from .db_tokens import NewRefreshToken, Successor
 
 _ACCESS = uuid.UUID("0d5b7d0e-6c8f-4b0b-9d1a-6f0a4c1f3e57")
 """The namespace (RFC 9562, version 5) in which a refresh token's id gives its access token's."""

@@ -7,7 +7,7 @@ from heartguard.logs import log
 from heartguard.revocations import RevocationList
 from heartguard.valkey import REVOCATIONS_COMPLETE
 
-from . import db
+from . import db_revocations
 
 BATCH = 1000
 
@@ -35,18 +35,18 @@ class Revocations(RevocationList):
         full = True
         while full:
             with self._database.transaction() as tx:
-                page = db.unpublished(tx, BATCH)
+                page = db_revocations.unpublished(tx, BATCH)
             if page:
                 self.write(page)
                 with self._database.transaction() as tx:
-                    db.mark_published(tx, page)
+                    db_revocations.mark_published(tx, page)
             full = len(page) == BATCH
 
     def _publish_everything(self) -> None:
         last, full = None, True
         while full:
             with self._database.transaction() as tx:
-                page = db.unexpired(tx, last, BATCH)
+                page = db_revocations.unexpired(tx, last, BATCH)
             if page:
                 self.write(page)
                 last = page[-1]

@@ -13,8 +13,10 @@ from heartguard.models.auth_token import Sessions as SessionList
 from heartguard.revocations import Revocation, insert_revocation
 from heartguard.tokens import Claims, Tokens
 
-from . import db
+from . import db_sessions, db_tokens
 from .attempts import Attempts
+from .db_accounts import Account
+from .db_tokens import Retired
 from .pairs import Pair, Pairs, digest
 from .revocations import Revocations
 from .security import RefreshTokenReused
@@ -45,35 +47,35 @@ class Sessions:
         """
         claims = self._tokens.verify(refresh_token, "refresh")
         with self._database.transaction(claims.org_id) as tx:
-            if not db.lock_session(tx, claims.sid):
+            if not db_sessions.lock_session(tx, claims.sid):
                 raise Unauthorized
-            found = db.find_refresh_token(tx, claims, digest(refresh_token))
+            found = db_tokens.find_refresh_token(tx, claims, digest(refresh_token))
             if found is None:
                 raise Unauthorized
             self._attempts.take("refresh", claims.sub)  # only now: a dead token must not use up what its owner has
-            if isinstance(found, db.Account):
+            if isinstance(found, Account):
                 return self._answer(self._rotate(tx, claims, found))
             if found.seconds <= self._grace_seconds:
                 return self._answer(self._repeat(tx, claims, found))
-            ended = db.end_session(tx, claims.sid)
+            ended = db_sessions.end_session(tx, claims.sid)
             org_id = found.account.org_id
             audit.record(tx, "TOKEN_REUSE", outcome="denied", actor=claims.sub, org_id=org_id, session=claims.sid)
         self._revocations.announce(ended)
         raise RefreshTokenReused
 
-    def _rotate(self, tx: Connection, old: Claims, account: db.Account) -> Pair:
+    def _rotate(self, tx: Connection, old: Claims, account: Account) -> Pair:
         pair = self._pairs.new(account, old.sid)
-        db.insert_refresh_token(tx, pair.stored())
-        db.retire_refresh_token(tx, old.jti, replaced_by=pair.refresh_claims.jti)
-        db.touch_session(tx, old.sid, pair.access_claims.exp, pair.refresh_claims.exp)
+        db_tokens.insert_refresh_token(tx, pair.stored())
+        db_tokens.retire_refresh_token(tx, old.jti, replaced_by=pair.refresh_claims.jti)
+        db_sessions.touch_session(tx, old.sid, pair.access_claims.exp, pair.refresh_claims.exp)
         audit.record(tx, actor=old.sub, org_id=account.org_id, session=old.sid)
         return pair
 
-    def _repeat(self, tx: Connection, old: Claims, retired: db.Retired) -> Pair:
+    def _repeat(self, tx: Connection, old: Claims, retired: Retired) -> Pair:
         if retired.successor is None:
             raise Unauthorized
         pair = self._pairs.again(retired.account, old.sid, retired.successor)
-        db.touch_session(tx, old.sid, pair.access_claims.exp, pair.refresh_claims.exp)
+        db_sessions.touch_session(tx, old.sid, pair.access_claims.exp, pair.refresh_claims.exp)
         audit.record(tx, actor=old.sub, org_id=retired.account.org_id, session=old.sid, again=True)
         return pair
 
@@ -87,16 +89,16 @@ class Sessions:
         token = Revocation(kind="jti", id=caller.jti, expires_at=datetime.fromtimestamp(caller.exp, UTC))
         with self._database.transaction(caller.org_id) as tx:
             insert_revocation(tx, token)
-            ended = db.end_session(tx, caller.sid)
+            ended = db_sessions.end_session(tx, caller.sid)
             audit.record(tx, session=caller.sid)
         self._revocations.announce([token, *ended])
 
     def of(self, caller: Claims) -> SessionList:
         """The caller's living sessions."""
         with self._database.transaction(caller.org_id) as tx:
-            if not db.is_live(tx, caller):
+            if not db_sessions.is_live(tx, caller):
                 raise Unauthorized
-            rows = db.living_sessions(tx, caller.user_id, db.SESSIONS_PER_USER)
+            rows = db_sessions.living_sessions(tx, caller.user_id, db_sessions.SESSIONS_PER_USER)
         return SessionList(
             sessions=[
                 Session(
@@ -117,11 +119,11 @@ class Sessions:
         Raises :class:`NotFound` for any other, :class:`heartguard.revocations.NotDeadEverywhere` as signing out does.
         """
         with self._database.transaction(caller.org_id) as tx:
-            if not db.is_live(tx, caller):
+            if not db_sessions.is_live(tx, caller):
                 raise Unauthorized
-            if not db.owns_session(tx, caller.user_id, str(sid)):
+            if not db_sessions.owns_session(tx, caller.user_id, str(sid)):
                 raise NotFound
-            ended = db.end_session(tx, str(sid))
+            ended = db_sessions.end_session(tx, str(sid))
             audit.record(tx, session=str(sid))
         self._revocations.announce(ended)
 
@@ -150,6 +152,8 @@ class Sessions:
         if claims.role == "service":  # lives seconds, belongs to no session, cannot be revoked
             return claims.typ == "access"
         with self._database.transaction(claims.org_id) as tx:
-            if not db.is_live(tx, claims):
+            if not db_sessions.is_live(tx, claims):
                 return False
-            return claims.typ == "access" or isinstance(db.find_refresh_token(tx, claims, digest(token)), db.Account)
+            return claims.typ == "access" or isinstance(
+                db_tokens.find_refresh_token(tx, claims, digest(token)), Account
+            )

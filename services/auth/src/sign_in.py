@@ -11,8 +11,9 @@ from heartguard.models.auth_token import LoginRequest, LoginResponse, PasswordCh
 from heartguard.revocations import Revocation, end_sessions
 from heartguard.tokens import Claims
 
-from . import db, passwords
+from . import db_accounts, db_sessions, passwords
 from .attempts import Attempts
+from .db_accounts import Account, Credentials
 from .devices import Devices
 from .lockout import Lockout
 from .pairs import Pair, Pairs
@@ -58,7 +59,7 @@ class SignIn:
                 self._attempts.take("login", email, device)
                 pair = self._begin(*self._verified(email, request.password), request.password, client)
         except TooManyFailures:
-            known = db.find_credentials(self._database, email)
+            known = db_accounts.find_credentials(self._database, email)
             _report_failure(known[0] if known else None, email, "denied")
             raise
         answer = LoginResponse(
@@ -66,19 +67,19 @@ class SignIn:
         )
         return SignedIn(answer, self._devices.cookie(client, email, device))
 
-    def _verified(self, email: str, password: str) -> tuple[db.Account, db.Credentials]:
-        known = db.find_credentials(self._database, email)
+    def _verified(self, email: str, password: str) -> tuple[Account, Credentials]:
+        known = db_accounts.find_credentials(self._database, email)
         if not passwords.matches(known[1].password_hash if known else None, password) or known is None:
             _report_failure(known[0] if known else None, email, "failure")
             raise InvalidCredentials
         return known
 
-    def _begin(self, account: db.Account, verified: db.Credentials, password: str, client: Client) -> Pair:
+    def _begin(self, account: Account, verified: Credentials, password: str, client: Client) -> Pair:
         stored = verified.password_hash
         kept = passwords.hashed(password) if passwords.outdated(stored) else stored
         pair = self._pairs.new(account, str(uuid.uuid4()))
         event = audit.outbox_row(actor=str(account.id), org_id=account.org_id, session=pair.access_claims.sid)
-        if not db.begin_session(self._database, verified, kept, client, pair.stored(), event):
+        if not db_sessions.begin_session(self._database, verified, kept, client, pair.stored(), event):
             raise InvalidCredentials
         return pair
 
@@ -91,7 +92,7 @@ class SignIn:
         if problem := passwords.problem(request.new_password):
             raise UnacceptablePassword(problem, "/new_password")
         with self._database.transaction(caller.org_id) as tx:
-            known = db.find_own_credentials(tx, caller)
+            known = db_accounts.find_own_credentials(tx, caller)
         if known is None:
             raise Unauthorized
         try:
@@ -102,21 +103,21 @@ class SignIn:
             raise
         self._revocations.announce(ended)
 
-    def _replace(self, known: db.Credentials, request: PasswordChange, caller: Claims) -> list[Revocation]:
+    def _replace(self, known: Credentials, request: PasswordChange, caller: Claims) -> list[Revocation]:
         """The sessions that this ended."""
         if not passwords.matches(known.password_hash, request.current_password):
             audit.emit(outcome="failure")
             raise WrongCurrentPassword
         new_hash = passwords.hashed(request.new_password)
         with self._database.transaction(caller.org_id) as tx:
-            if not db.change_password(tx, known, new_hash):
+            if not db_accounts.change_password(tx, known, new_hash):
                 raise WrongCurrentPassword
             ended = end_sessions(tx, caller.user_id, kept=caller.sid)
             audit.record(tx, sessions_ended=len(ended))
         return ended
 
 
-def _report_failure(account: db.Account | None, email: str, outcome: audit.Outcome) -> None:
+def _report_failure(account: Account | None, email: str, outcome: audit.Outcome) -> None:
     """A wrong password is the organization's to know; what address nobody has, only the platform's."""
     if account is None:
         audit.emit("LOGIN_FAILED", outcome=outcome, email=email)

@@ -20,7 +20,7 @@ from heartguard.local.server import Running
 from heartguard.local.valkey import Valkey
 from heartguard.tokens import Claims, Tokens
 from heartguard.valkey import REVOCATIONS_COMPLETE, REVOKED_SESSION, REVOKED_TOKEN
-from services.auth.src import db, housekeeping, revocations
+from services.auth.src import db_sweeps, housekeeping, revocations
 
 ADMIN = ("admin@heartguard.io", "the first admin's password")
 
@@ -225,7 +225,7 @@ def test_a_session_with_a_living_refresh_token_is_kept(json_api: Any, database: 
     pair = json_api.signed_in(*ADMIN)
     with database.transaction() as tx:
         tx.execute(text("UPDATE heartguard_core.sessions SET access_expires_at = now() - interval '1 day'"))
-        assert not db.sweep(tx, 100)
+        assert not db_sweeps.sweep(tx, 100)
     assert json_api.refresh(pair["refresh_token"]).status == 200
 
 

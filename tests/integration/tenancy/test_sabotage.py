@@ -21,8 +21,14 @@ from ..sabotage import CANARY, conditions, held, take_out
 from .conftest import Person, Site
 
 CONDITION = re.compile(r"\b(?:WHERE|AND|ON)\s+((?:\w+\.)?(?:org_id|user_id|session_id|id|jti)\s*=\s*:\w+)")
+AUTH = ("db_accounts", "db_sessions", "db_tokens")
 MODULES = dict.fromkeys(
-    ("services.auth.src.db", "services.organization.src.db", "services.user.src.db", "heartguard.revocations"),
+    (
+        *(f"services.auth.src.{module}" for module in AUTH),
+        "services.organization.src.db",
+        "services.user.src.db",
+        "heartguard.revocations",
+    ),
     CONDITION,
 )
 
@@ -133,9 +139,11 @@ OTHERS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
         Database, "at_once", lambda self, *given, whole=Database.at_once, **_: whole(self, *given)
     ),
     "auth: the session is the caller's": lambda patch: patch.setattr(
-        "services.auth.src.db.owns_session", lambda *_: True
+        "services.auth.src.db_sessions.owns_session", lambda *_: True
     ),
-    "auth: the caller's session lives": lambda patch: patch.setattr("services.auth.src.db.is_live", lambda *_: True),
+    "auth: the caller's session lives": lambda patch: patch.setattr(
+        "services.auth.src.db_sessions.is_live", lambda *_: True
+    ),
     "user: the caller is a living admin": lambda patch: patch.setattr(
         "services.user.src.db.is_signed_in", lambda *_: True
     ),
