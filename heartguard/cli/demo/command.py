@@ -8,20 +8,18 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ...local.dotenv import ADMIN_EMAIL
 from ...settings import SettingsError, boolean, integer, load, text, variable
 from ..client import GatewayClient, Refused
+from ..first_admin import FirstAdmin
 from .company import Company, Person, found, join
 from .story import play
 
 
 @dataclass(frozen=True, kw_only=True)
-class Local:
+class Local(FirstAdmin):
     """What the local stack's ``.env`` says of its gateway and its first admin; ``password`` is for another admin."""
 
     port: int = variable("GATEWAY_PORT", integer(1, 65535), "5000")
-    admin_email: str = variable("BOOTSTRAP_ADMIN_EMAIL", text, ADMIN_EMAIL)
-    admin_password: str | None = variable("BOOTSTRAP_ADMIN_PASSWORD", text, optional=True)
     password: str | None = variable("DEMO_PASSWORD", text, optional=True)
     org_signup: bool = variable("ORG_SIGNUP", boolean, "false")
 

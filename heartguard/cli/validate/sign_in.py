@@ -8,12 +8,12 @@ import typer
 
 from ...codec import decode, encode
 from ...errors import ServiceError
-from ...local.dotenv import ADMIN_EMAIL
 from ...models.auth_token import LoginRequest, LoginResponse
 from ...models.common import Health
 from ...negotiation import Format
 from ...settings import load, text, variable
 from ..client import Exchange, GatewayClient, NoAnswer, reason
+from ..first_admin import FirstAdmin
 from .runner import Runner
 
 JSON = {"Accept": Format.JSON.value, "Content-Type": Format.JSON.value}
@@ -24,11 +24,9 @@ class CannotStart(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Given:
-    """What the environment says."""
+class Given(FirstAdmin):
+    """What the environment says; ``password`` is for whoever is named."""
 
-    email: str = variable("BOOTSTRAP_ADMIN_EMAIL", text, ADMIN_EMAIL)
-    bootstrap: str | None = variable("BOOTSTRAP_ADMIN_PASSWORD", text, optional=True)
     password: str | None = variable("VALIDATE_PASSWORD", text, optional=True)
 
 
@@ -41,15 +39,16 @@ class Credentials:
 def credentials(email: str | None) -> Credentials:
     """The given ones, or those of the first admin. Asks for a password where there is a terminal."""
     given = load(Given)
-    password = given.password or (None if email else given.bootstrap)
+    who = email or given.admin_email
+    password = given.password or (None if email else given.admin_password)
     if password:
-        return Credentials(email or given.email, password)
+        return Credentials(who, password)
     if not sys.stdin.isatty():
         raise CannotStart(
-            f"There is no password for {email or given.email}: set VALIDATE_PASSWORD or VALIDATE_PASSWORD_FILE, or,"
+            f"There is no password for {who}: set VALIDATE_PASSWORD or VALIDATE_PASSWORD_FILE, or,"
             " for the first admin, BOOTSTRAP_ADMIN_PASSWORD (in .env)."
         )
-    return Credentials(email or given.email, typer.prompt(f"Password of {email or given.email}", hide_input=True))
+    return Credentials(who, typer.prompt(f"Password of {who}", hide_input=True))
 
 
 def sign_in(runner: Runner, client: GatewayClient, who: Credentials) -> None:
