@@ -1,10 +1,8 @@
 """The audit service in this process, on real stores; each test is an organization of its own."""
 
 import itertools
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,6 @@ from heartguard import audit
 from heartguard.audit import verify
 from heartguard.database import Database
 from heartguard.settings import load
-from heartguard.tokens import KeyRing, Tokens
 from services.audit.src.app import create_app
 from services.audit.src.export import Export
 from services.audit.src.queries import ExportQuery
@@ -25,9 +22,11 @@ from services.audit.src.recorder import Recorder
 from services.audit.src.settings import Settings
 from services.audit.src.signing import Signer
 
-SECRET = "a secret of the tests, 32 bytes long"
+from .. import callers
+from ..callers import SECRET
+from ..waiting import wait_until
+
 KEY = "a signing key of the tests, of 32 bytes or more"
-TOKENS = Tokens(KeyRing.from_secret(SECRET.encode()))
 SIGNER = Signer(KEY.encode())
 
 _organizations = itertools.count(5000)
@@ -36,13 +35,6 @@ _organizations = itertools.count(5000)
 def exported(export: Export, org_id: int, **asked: int) -> Iterator[bytes]:
     """The lines that the service would send."""
     return export.lines(org_id, export.extent(org_id, ExportQuery(**asked)))
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 15) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="session")
@@ -118,25 +110,8 @@ def trail(environ: dict[str, str], spool: Path) -> Iterator[audit.Trail]:
     trail.stop()
 
 
-@dataclass
-class Caller:
+class Caller(callers.Caller):
     """Somebody signed in, and how he speaks to the service."""
-
-    app: Flask
-    org_id: int
-    role: str = "admin"
-    user_id: int = 1
-
-    def send(self, method: str, path: str, body: Any = None, **headers: str) -> TestResponse:
-        token, _ = TOKENS.issue(
-            sub=str(self.user_id), role=self.role, org_id=self.org_id, sid="s", typ="access", seconds=60
-        )
-        sent = {
-            "Authorization": f"Bearer {token}",
-            **{name.replace("_", "-"): value for name, value in headers.items()},
-        }
-        written = {"data": body} if isinstance(body, bytes) else {"json": body}
-        return self.app.test_client().open(path, method=method, headers=sent, **written)
 
     def post(self, **event: Any) -> TestResponse:
         return self.send("POST", "/audit/events", {"actor": "1", "action": "LOGIN", "service": "auth", **event})

@@ -65,7 +65,7 @@ def test_xml_in_and_out(admin: Any) -> None:
         "<outcome>failure</outcome></AuditEventCreate>"
     )
     xml = {"Content-Type": "application/xml", "Accept": "application/xml"}
-    answer = admin.send("POST", "/audit/events", body.encode(), **xml)
+    answer = admin.send("POST", "/audit/events", data=body.encode(), headers=xml)
     assert answer.status_code == 201
     assert etree.fromstring(answer.data).findtext("status") == "recorded"
     (event,) = admin.events()
@@ -76,7 +76,7 @@ def test_xml_in_and_out(admin: Any) -> None:
         "request_id": "r-1",
         "payload": {"note": "for a***@hg.io", "n": 3, "whole": 2, "yes": True},
     }
-    page = etree.fromstring(admin.send("GET", "/audit/events", **xml).data)
+    page = etree.fromstring(admin.send("GET", "/audit/events", headers=xml).data)
     assert page.findtext("items/item/payload/note") == "for a***@hg.io"
 
 

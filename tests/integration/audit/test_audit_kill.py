@@ -32,7 +32,9 @@ from heartguard.settings import ROOT
 from services.audit.src.export import Export
 from services.audit.src.verification import Verification
 
-from .conftest import KEY, SECRET, SIGNER, exported, wait_until
+from ..callers import SECRET
+from ..waiting import wait_until
+from .conftest import KEY, SIGNER, exported
 
 KILLS = int(os.environ.get("HEARTGUARD_KILLS", "4"))
 ORGANIZATIONS = 3

@@ -32,7 +32,8 @@ from services.audit.src.intake import OutboxReader
 from services.audit.src.recorder import INTENT, Recorder
 from services.audit.src.timing import Timing
 
-from .conftest import SECRET, TOKENS, Caller
+from ..callers import SECRET, TOKENS
+from .conftest import Caller
 
 AWAY = "redis://127.0.0.1:1/0"
 Eventually = Callable[..., None]
@@ -350,7 +351,7 @@ def test_a_change_and_its_event_are_committed_together(
     admin: Caller, service: tuple[Flask, Database], eventually: Eventually
 ) -> None:
     caller = Caller(service[0], admin.org_id, "user", 7)
-    assert caller.send("POST", "/users/change", **{"X-Request-ID": "r-7"}).status_code == 204
+    assert caller.send("POST", "/users/change", headers={"X-Request-ID": "r-7"}).status_code == 204
     assert Caller(service[0], admin.org_id, "user", 13).send("POST", "/users/change").status_code == 503
     eventually(lambda: len(admin.events()) == 2)
     event, other = admin.events()

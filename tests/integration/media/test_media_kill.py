@@ -26,8 +26,9 @@ from services.media.src.app import open_store
 from services.media.src.mending import Mender
 from services.media.src.settings import Settings
 
+from ..callers import authorization
 from ..killing import Site, kill
-from .conftest import STORES, TOKENS, make_bucket, png, start_fake_gcs
+from .conftest import STORES, make_bucket, png, start_fake_gcs
 
 UPLOADS = int(os.environ.get("HEARTGUARD_UPLOADS", "12"))
 CLIENTS = 3
@@ -81,10 +82,8 @@ class Clients:
 
     def _ask(self, method: str, path: str, **options: Any) -> urllib3.BaseHTTPResponse | None:
         """The answer; None where the service went away meanwhile."""
-        token, _ = TOKENS.issue(sub="1", role="admin", org_id=1, sid="s", typ="access", seconds=60)
-        headers = {"Authorization": f"Bearer {token}"}
         try:
-            answer = self._pool.request(method, self._url + path, headers=headers, **options)
+            answer = self._pool.request(method, self._url + path, headers=authorization(1), **options)
         except urllib3.exceptions.HTTPError:
             self.cut_short += 1
             return None

@@ -12,7 +12,6 @@ from sqlalchemy import text
 from werkzeug.test import TestResponse
 
 from heartguard.settings import load
-from heartguard.tokens import KeyRing, Tokens
 from services.auth.src.app import create_app as create_auth
 from services.auth.src.settings import Settings as AuthSettings
 from services.organization.src.app import create_app as create_organization
@@ -20,8 +19,7 @@ from services.organization.src.settings import Settings as OrganizationSettings
 from services.user.src.app import create_app as create_user
 from services.user.src.settings import Settings as UserSettings
 
-SECRET = "a secret of the tests, 32 bytes long"
-TOKENS = Tokens(KeyRing.from_secret(SECRET.encode()))
+from ..callers import SECRET, authorization
 
 
 @dataclass
@@ -36,12 +34,9 @@ class Person:
     sid: str
 
     def send(self, method: str, path: str, body: Any = None, **headers: str) -> TestResponse:
-        token, _ = TOKENS.issue(
-            sub=str(self.id), role=self.role, org_id=self.org_id, sid=self.sid, typ="access", seconds=600
-        )
         app = self.site.apps[{"users": "user"}.get(path.split("/")[1].partition("?")[0], path.split("/")[1])]
         sent = {
-            "Authorization": f"Bearer {token}",
+            **authorization(self.org_id, self.role, self.id, self.sid),
             **{name.replace("_", "-"): value for name, value in headers.items()},
         }
         options: dict[str, Any] = {"json": body}
@@ -157,13 +152,3 @@ def admin(site: Site, org: int) -> Person:
 def valkey(valkey_url: str) -> Iterator[Redis]:
     with Redis.from_url(valkey_url) as client:
         yield client
-
-
-def details(answer: TestResponse) -> dict[str, str]:
-    assert answer.json is not None
-    return {detail["path"]: detail["message"] for detail in answer.json["error"].get("details", [])}
-
-
-def code(answer: TestResponse) -> str:
-    assert answer.json is not None
-    return str(answer.json["error"]["code"])

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from lxml import etree
 
-from .conftest import Person, Site, code, details
+from ..callers import code, details
+from .conftest import Person, Site
 
 
 def test_everybody_reads_the_own_organization(site: Site, org: int) -> None:

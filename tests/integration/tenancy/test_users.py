@@ -14,7 +14,8 @@ from heartguard.audit.event import decode
 from heartguard.revocations import RevocationList
 from heartguard.valkey import connect
 
-from .conftest import Person, Site, code, details
+from ..callers import code, details
+from .conftest import Person, Site
 
 MANY = {f"key{n}": n for n in range(50)}
 

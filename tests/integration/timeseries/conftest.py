@@ -23,7 +23,7 @@ from werkzeug.test import TestResponse
 from heartguard.database import Database
 from heartguard.models.timeseries import FieldValue
 from heartguard.settings import load
-from heartguard.tokens import Claims, KeyRing, Tokens
+from heartguard.tokens import Claims
 from services.influx.src.app import create_app
 from services.influx.src.db import PostgresStore
 from services.influx.src.influx_client import InfluxClient
@@ -33,13 +33,12 @@ from services.influx.src.store import Batch, Series
 from services.influx.src.stores import open_store
 from services.influx.src.timeseries import TimeSeries
 
+from .. import callers
+from ..callers import SECRET
 from . import fake_influx
 
-SECRET = "a secret of the tests, 32 bytes long"
 STORES = {"JWT_SECRET": SECRET, "REDIS_URL": "redis://127.0.0.1:1/0", "TIMESERIES_SWEEP_SECONDS": "86400"}
 """Valkey is away: what is not recorded in the transaction of a change waits in the spool."""
-TOKENS = Tokens(KeyRing.from_secret(SECRET.encode()))
-Role = str
 AnyStore = PostgresStore | InfluxStore
 
 TENS_OF_MILLIONS = 42
@@ -47,7 +46,7 @@ _organizations = itertools.count(TENS_OF_MILLIONS * 10_000_000 + random.randrang
 """Such that runs on the same InfluxDB do not meet."""
 
 
-def claims(org_id: int, role: Role = "admin", user_id: int = 1) -> Claims:
+def claims(org_id: int, role: str = "admin", user_id: int = 1) -> Claims:
     return msgspec.convert(
         {
             "sub": str(user_id),
@@ -119,21 +118,8 @@ def app(backend: Backend) -> Iterator[Flask]:
         yield app
 
 
-@dataclass
-class Caller:
+class Caller(callers.Caller):
     """Somebody signed in, and how he speaks to the service."""
-
-    app: Flask
-    org_id: int
-    role: Role = "admin"
-    user_id: int = 1
-
-    def send(self, method: str, path: str, body: Any = None, **options: Any) -> TestResponse:
-        token, _ = TOKENS.issue(
-            sub=str(self.user_id), role=self.role, org_id=self.org_id, sid="s", typ="access", seconds=60
-        )
-        headers = {"Authorization": f"Bearer {token}", **options.pop("headers", {})}
-        return self.app.test_client().open(path, method=method, json=body, headers=headers, **options)
 
     def write(self, *points: dict[str, Any], **options: Any) -> TestResponse:
         return self.send("POST", "/timeseries/write", {"points": points, **options})
@@ -157,9 +143,6 @@ class Caller:
 
     def create(self, name: str, **options: Any) -> TestResponse:
         return self.send("POST", "/timeseries/buckets", {"bucket": name, **options})
-
-    def as_user(self, user_id: int, role: Role = "user") -> "Caller":
-        return Caller(self.app, self.org_id, role, user_id)
 
 
 @pytest.fixture
@@ -230,23 +213,6 @@ def add(batch: Batch, series: Series, time: int, fields: Mapping[str, FieldValue
     """Put one point into a batch."""
     for field, value in fields.items():
         batch.add(series, field, [time], [value])
-
-
-def details(answer: TestResponse) -> dict[str, str]:
-    assert answer.json is not None
-    return {detail["path"]: detail["message"] for detail in answer.json["error"].get("details", [])}
-
-
-def code(answer: TestResponse) -> str:
-    assert answer.json is not None
-    return str(answer.json["error"]["code"])
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 10) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -15,7 +15,8 @@ from services.influx.src.db import PostgresStore
 from services.influx.src.store import BucketGone, Selection, Series, StoredBucket
 from services.influx.src.timeseries import TimeSeries
 
-from .conftest import AnyStore, Caller, add, claims, code, details, postgres_only
+from ..callers import code, details
+from .conftest import AnyStore, Caller, add, claims, postgres_only
 
 POINT = {"measurement": "m", "fields": {"f": 1}, "timestamp": "2024-06-01T10:00:00Z"}
 

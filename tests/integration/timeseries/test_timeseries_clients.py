@@ -24,8 +24,10 @@ from heartguard.services import SERVICES
 from heartguard.settings import ROOT
 from heartguard.valkey import REVOCATIONS_COMPLETE
 
+from ..callers import SECRET, TOKENS
+from ..waiting import wait_until
 from . import fake_influx
-from .conftest import BACKENDS, REAL, SECRET, TENS_OF_MILLIONS, TOKENS, Backend, postgres_only, wait_until
+from .conftest import BACKENDS, REAL, TENS_OF_MILLIONS, Backend, postgres_only
 
 POINTS = int(os.environ.get("HEARTGUARD_CLIENT_POINTS", "5000"))
 """``HEARTGUARD_CLIENT_POINTS=100000`` writes that many."""

@@ -17,7 +17,8 @@ from services.influx.src.db import PostgresStore
 from services.influx.src.store import Selection, Series, StoredBucket, TypeConflict
 from services.influx.src.times import MAX_TIME, MIN_TIME
 
-from .conftest import Caller, add, postgres_only, running, wait_until
+from ..waiting import wait_until
+from .conftest import Caller, add, postgres_only, running
 
 EVERYTHING = Selection(
     measurement="m", start=MIN_TIME, stop=MAX_TIME + 1, fields=None, tags={}, aggregate=None, window=1, limit=100_000

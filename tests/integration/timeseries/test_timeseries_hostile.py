@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from .conftest import Caller, code
+from ..callers import code
+from .conftest import Caller
 
 DEEP = 100_000
 

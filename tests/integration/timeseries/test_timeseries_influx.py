@@ -23,8 +23,9 @@ from services.influx.src.influx_http import InfluxError
 from services.influx.src.settings import Settings
 from services.influx.src.times import SECOND, format_time
 
+from ..callers import code, details
 from . import fake_influx
-from .conftest import STORES, Caller, code, details, running
+from .conftest import STORES, Caller, running
 from .fake_influx import FakeInflux, environ
 
 TEN = "2024-06-01T10:00:00Z"

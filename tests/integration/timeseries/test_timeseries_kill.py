@@ -20,8 +20,8 @@ import pytest
 
 from heartguard.local.files import private_folder
 
+from ..callers import SECRET, authorization
 from ..killing import Site
-from .conftest import SECRET, TOKENS
 
 KILLS = int(os.environ.get("HEARTGUARD_KILLS", "2"))
 WRITERS = 3
@@ -38,9 +38,8 @@ class TimeSeriesSite(Site):
     def send(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
         """Status and answer. Raises OSError or HTTPException where the service goes away meanwhile."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
-        token, _ = TOKENS.issue(sub="1", role="admin", org_id=1, sid="s", typ="access", seconds=60)
         try:
-            headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+            headers = {**authorization(org_id=1), "Content-Type": "application/json"}
             connection.request("POST", path, json.dumps(body), headers)
             answer = connection.getresponse()
             return answer.status, json.loads(answer.read())

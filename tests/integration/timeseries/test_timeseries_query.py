@@ -15,7 +15,9 @@ from services.influx.src.store import Selection, Series, StoredBucket
 from services.influx.src.times import SECOND, format_time, parse_time
 from services.influx.src.timeseries import TimeSeries
 
-from .conftest import AnyStore, Backend, Caller, Clock, add, claims, code, details, postgres_only, wait_until
+from ..callers import code, details
+from ..waiting import wait_until
+from .conftest import AnyStore, Backend, Caller, Clock, add, claims, postgres_only
 
 HOUR = "2024-06-01T10:{}Z"
 

@@ -18,8 +18,9 @@ from services.influx.src.store import FieldType, Series
 from services.influx.src.times import SECOND
 from services.influx.src.transfer import TransferError, _at
 
+from ..callers import code, details
 from . import fake_influx
-from .conftest import Caller, add, code, details, running
+from .conftest import Caller, add, running
 from .fake_influx import FakeInflux, Refused
 from .fake_lines import LineError, Point, parse
 

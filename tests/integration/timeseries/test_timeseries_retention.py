@@ -16,7 +16,8 @@ from services.influx.src.db import PostgresStore
 from services.influx.src.store import Selection, Series, StoredBucket
 from services.influx.src.times import MAX_TIME, MIN_TIME, SECOND
 
-from .conftest import Clock, add, postgres_only, wait_until
+from ..waiting import wait_until
+from .conftest import Clock, add, postgres_only
 
 HOUR = 3600 * SECOND
 M = Series("m", ())

@@ -15,7 +15,8 @@ from services.influx.src import check, db_write, gathering
 from services.influx.src import points as rules
 from services.influx.src.times import format_time, parse_time
 
-from .conftest import Backend, Caller, code, details, postgres_only, running
+from ..callers import code, details
+from .conftest import Backend, Caller, postgres_only, running
 
 T = "2024-06-01T10:00:00Z"
 
