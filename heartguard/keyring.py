@@ -101,7 +101,6 @@ class KeyRingFile:
     """
 
     def __init__(self, secret: bytes, file: Path) -> None:
-        self._secret = secret
         self._file = file
         self._lock = threading.Lock()
         self._seen: tuple[int, ...] | None = None

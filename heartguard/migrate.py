@@ -6,7 +6,6 @@ second waits for the first and then finds nothing left to do.
 
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 import psycopg
 from alembic import command
@@ -33,13 +32,7 @@ class MigrationError(Exception):
     """The database cannot be reached, or not be changed now; the message says why."""
 
 
-def migrate(
-    database_url: str,
-    revision: str = "head",
-    folder: Path = ROOT / "migrations",
-    *,
-    passwords: Mapping[str, str] | None = None,
-) -> None:
+def migrate(database_url: str, revision: str = "head", *, passwords: Mapping[str, str] | None = None) -> None:
     """Apply all migrations up to ``revision``, and let services sign in with their ``passwords``.
 
     Any number of callers may do so at once. Each waits up to :data:`WAIT_MS` milliseconds for its turn; inside,
@@ -47,7 +40,7 @@ def migrate(
     does not answer at all is given up soon after. Raises :class:`MigrationError`.
     """
     try:
-        _migrate(database_url, revision, folder, passwords or {})
+        _migrate(database_url, revision, passwords or {})
     except (OperationalError, ProgrammingError, psycopg.Error) as error:
         cause = getattr(error, "orig", error)
         if isinstance(error, ProgrammingError) and not isinstance(cause, psycopg.errors.InsufficientPrivilege):
@@ -56,7 +49,7 @@ def migrate(
         raise MigrationError(f"The database could not be migrated: {cause}{hint}") from error
 
 
-def _migrate(database_url: str, revision: str, folder: Path, passwords: Mapping[str, str]) -> None:
+def _migrate(database_url: str, revision: str, passwords: Mapping[str, str]) -> None:
     url = make_url(database_url).set(drivername="postgresql+psycopg")
     engine = create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": 5, "options": "-c timezone=UTC"})
     make_patient(engine)
@@ -67,7 +60,7 @@ def _migrate(database_url: str, revision: str, folder: Path, passwords: Mapping[
         connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
         connection.commit()
         configuration = Config(attributes={"connection": connection})
-        configuration.set_main_option("script_location", str(folder).replace("%", "%%"))
+        configuration.set_main_option("script_location", str(ROOT / "migrations").replace("%", "%%"))
         command.upgrade(configuration, revision)
         driver = connection.connection.driver_connection
         assert isinstance(driver, psycopg.Connection)

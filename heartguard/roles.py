@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlsplit, urlunsplit
 
 from .settings import SettingsError, variable
 
@@ -41,13 +40,6 @@ class RolePasswords:
 
 ROLES: Mapping[str, str] = {name: f"heartguard_{name}" for name in RolePasswords.__dataclass_fields__}
 """By the service's name."""
-
-
-def url_as(url: str, role: str, password: str) -> str:
-    """``url`` with another user and password; both need no quoting but what is done here."""
-    parts = urlsplit(url)
-    _, _, place = parts.netloc.rpartition("@")
-    return urlunsplit(parts._replace(netloc=f"{quote(role, safe='')}:{quote(password, safe='')}@{place}"))
 
 
 def let_in(connection: "psycopg.Connection[Any]", passwords: Mapping[str, str]) -> None:

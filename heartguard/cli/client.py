@@ -67,7 +67,6 @@ class GatewayClient:
         url: str,
         *,
         prefix: str = "heartguard",
-        seconds: float = 30.0,
         waiting: Callable[[int], object] = lambda _: None,
     ) -> None:
         self.url = url.rstrip("/")
@@ -76,7 +75,7 @@ class GatewayClient:
         """Of the last request."""
         self._waiting = waiting
         self._numbers = count(1)
-        self._pool = urllib3.PoolManager(timeout=urllib3.Timeout(connect=3.0, read=seconds), retries=False)
+        self._pool = urllib3.PoolManager(timeout=urllib3.Timeout(connect=3.0, read=30.0), retries=False)
         self.token: str | None = None
 
     def signed_in(self, token: str) -> "GatewayClient":

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlsplit, urlunsplit
 
 import psycopg
 import pytest
@@ -18,12 +19,19 @@ from heartguard.local.postgres import Postgres
 from heartguard.local.server import Running
 from heartguard.local.stack import closed
 from heartguard.migrate import given_passwords, migrate
-from heartguard.roles import ROLES, PowerfulRole, RolePasswords, url_as
+from heartguard.roles import ROLES, PowerfulRole, RolePasswords
 from heartguard.serve import check_role
 from heartguard.services import SERVICES
 from heartguard.settings import DatabaseSettings, SettingsError, load
 
 PASSWORD = "a password/with:@ odd characters"
+
+
+def url_as(url: str, role: str, password: str) -> str:
+    """``url`` with another user and password."""
+    parts = urlsplit(url)
+    place = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{role}:{quote(password, safe='')}@{place}"))
 
 
 def test_each_service_signs_in_as_its_own_role(url_for: Callable[[str], str]) -> None:

@@ -163,6 +163,6 @@ def _whose(result: QueryResult) -> set[int]:
     return {int(row.tags["user_id"]) for row in result.results}
 
 
-def _beginning(document: bytes, lines: int = 14) -> str:
+def _beginning(document: bytes) -> str:
     root = etree.fromstring(document, etree.XMLParser(resolve_entities=False, no_network=True))
-    return "\n".join(etree.tostring(root, pretty_print=True, encoding="unicode").splitlines()[:lines])
+    return "\n".join(etree.tostring(root, pretty_print=True, encoding="unicode").splitlines()[:14])

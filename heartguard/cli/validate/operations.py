@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -33,10 +32,10 @@ class Operation:
     produces: str | None
 
 
-def operations(file: Path = PUBLISHED) -> dict[str, Operation]:
+def operations() -> dict[str, Operation]:
     """By name, which is method and path: ``PUT /users/{id}/role``."""
     types = {type_.__name__: type_ for domain in domains() for type_ in types_of(domain)}
-    document = msgspec.json.decode(file.read_bytes())
+    document = msgspec.json.decode(PUBLISHED.read_bytes())
     found = (
         _operation(f"{method.upper()} {path}", stated, types)
         for path, methods in document["paths"].items()

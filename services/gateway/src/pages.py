@@ -25,10 +25,10 @@ _KEPT = {"Cache-Control": "no-cache"}
 class Pages:
     """What the gateway serves to read, made once. Immutable, so thread-safe."""
 
-    def __init__(self, openapi_file: Path, page: Path = PAGE) -> None:
+    def __init__(self, openapi_file: Path) -> None:
         self._openapi = msgspec.json.format(openapi_file.read_bytes(), indent=-1)
         self._openapi_headers = {**_KEPT, **_version(self._openapi)}
-        self._page, policy = assembled(page)
+        self._page, policy = assembled(PAGE)
         self._page_headers = {
             **_KEPT,
             **_version(self._page),

@@ -33,16 +33,14 @@ _NOT_IN_TARGET = re.compile(r"[^\x21-\x7e]")
 class Upstream:
     """One service, for one event loop."""
 
-    def __init__(
-        self, name: str, base_url: str, timeout: float, storage: Storage, breaker: Breaker | None = None
-    ) -> None:
+    def __init__(self, name: str, base_url: str, timeout: float, storage: Storage) -> None:
         self.name = name
         self._storage = storage
         self._where = Where.parse(base_url)
         self._timeout = timeout
         self._idle: list[Connection] = []
         self._places = asyncio.Semaphore(AT_ONCE)
-        self._breaker = breaker or Breaker(name)
+        self._breaker = Breaker(name)
         self._timer = instruments.UPSTREAM.labels(name)
         self._failures = instruments.UPSTREAM_FAILURES.labels(name)
 

@@ -91,7 +91,6 @@ def _running(environ: dict[str, str]) -> Iterator[Flask]:
 REAL = {name: os.environ.get(f"HEARTGUARD_TEST_{name}", "") for name in ("INFLUX_URL", "INFLUX_TOKEN", "INFLUX_ORG")}
 BACKENDS = ["postgres", "influx-fake", *(["influx-real"] if all(REAL.values()) else [])]
 postgres_only = pytest.mark.parametrize("backend", ["postgres"], indirect=True)
-influx_only = pytest.mark.parametrize("backend", BACKENDS[1:], indirect=True)
 
 
 @pytest.fixture(scope="session", params=BACKENDS)
