@@ -14,6 +14,8 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from heartguard.database import Database
+from heartguard.services import SERVICES
+from heartguard.settings import ROOT
 
 CANARY = "Canary"
 
@@ -64,6 +66,13 @@ def conditions(modules: Mapping[str, re.Pattern[str]]) -> Iterator[Any]:
 
 def source_of(module: str) -> str:
     return Path(importlib.import_module(module).__file__ or "").read_text(encoding="utf-8")
+
+
+def sql_modules(service: str) -> list[str]:
+    """A service's modules that hold SQL: found by their names, so that none is forgotten."""
+    package = SERVICES[service].package
+    files = (ROOT / package.replace(".", "/")).glob("db*.py")
+    return sorted(f"{package}.{file.stem}" for file in files)
 
 
 def take_out(monkeypatch: pytest.MonkeyPatch, module: str, pattern: re.Pattern[str], *only: str) -> None:

@@ -9,6 +9,7 @@ and sees that the attacks then do get through: they are no blanks.
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -17,20 +18,12 @@ from sqlalchemy import text
 from heartguard import dispatch, revocations
 from heartguard.database import Database
 
-from ..sabotage import CANARY, conditions, held, take_out
+from ..sabotage import CANARY, conditions, held, source_of, sql_modules, take_out
 from .conftest import Person, Site
 
 CONDITION = re.compile(r"\b(?:WHERE|AND|ON)\s+((?:\w+\.)?(?:org_id|user_id|session_id|id|jti)\s*=\s*:\w+)")
-AUTH = ("db_accounts", "db_sessions", "db_tokens")
-MODULES = dict.fromkeys(
-    (
-        *(f"services.auth.src.{module}" for module in AUTH),
-        "services.organization.src.db",
-        "services.user.src.db",
-        "heartguard.revocations",
-    ),
-    CONDITION,
-)
+HOLDING_SQL = [*chain.from_iterable(map(sql_modules, ("auth", "organization", "user"))), "heartguard.revocations"]
+MODULES = {module: CONDITION for module in HOLDING_SQL if CONDITION.search(source_of(module))}
 
 
 # The attack
