@@ -20,10 +20,10 @@ trustworthy:
 The list must not be evicted: Valkey runs with ``maxmemory-policy noeviction``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from redis import Redis
 from redis.exceptions import BusyLoadingError, RedisError
@@ -118,8 +118,7 @@ def end_sessions(tx: Connection, user_id: int, kept: str | None = None) -> list[
     What happened to the user must be written before: a sign-in under way then either comes first, and its session
     ends too, or finds the account changed.
     """
-    rows = tx.execute(_END_SESSIONS, {"user_id": user_id, "kept": kept})
-    return [Revocation(kind="sid", id=str(id_), expires_at=expires_at) for id_, expires_at in rows]
+    return _of_sessions(tx.execute(_END_SESSIONS, {"user_id": user_id, "kept": kept}))
 
 
 def ended_sessions(tx: Connection, user_id: int) -> list[Revocation]:
@@ -131,4 +130,8 @@ def ended_sessions(tx: Connection, user_id: int) -> list[Revocation]:
         ),
         {"user_id": user_id},
     )
+    return _of_sessions(rows)
+
+
+def _of_sessions(rows: Iterable[Sequence[Any]]) -> list[Revocation]:
     return [Revocation(kind="sid", id=str(id_), expires_at=expires_at) for id_, expires_at in rows]
