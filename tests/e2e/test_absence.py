@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 from typer.testing import CliRunner
@@ -132,6 +133,21 @@ def test_the_local_stack_with_a_store_that_hangs(stack: Stack) -> None:
     compare("hung", judged(Trial(stack), away))
 
 
+class Store(Protocol):
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+@contextmanager
+def without(store: Store) -> Iterator[None]:
+    store.stop()
+    try:
+        yield
+    finally:
+        store.start()
+
+
 class Influx:
     """InfluxDB's API, and what it holds even while it is away."""
 
@@ -146,14 +162,6 @@ class Influx:
 
     def stop(self) -> None:
         self._running.close()
-
-    @contextmanager
-    def away(self) -> Iterator[None]:
-        self.stop()
-        try:
-            yield
-        finally:
-            self.start()
 
     @contextmanager
     def hung(self) -> Iterator[None]:
@@ -178,14 +186,6 @@ class CloudStorage:
     def stop(self) -> None:
         self._server.kill()
         self._server.wait()
-
-    @contextmanager
-    def away(self) -> Iterator[None]:
-        self.stop()
-        try:
-            yield
-        finally:
-            self.start()
 
     @contextmanager
     def hung(self) -> Iterator[None]:
@@ -231,9 +231,9 @@ def test_the_production_stores_away(
         monkeypatch.setenv(name, value)
     heartguard("up")
     away: dict[str, Away] = {
-        "InfluxDB": influx.away,
+        "InfluxDB": lambda: without(influx),
         "InfluxDB, hung": influx.hung,
-        "Cloud Storage": cloud_storage.away,
+        "Cloud Storage": lambda: without(cloud_storage),
         "Cloud Storage, hung": cloud_storage.hung,
     }
     compare("production", judged(Trial(Stack()), away))
