@@ -10,6 +10,11 @@ from .roles import FOREIGN, ROLES
 from .services import Service
 from .settings import SettingsError, integer, load, variable
 
+BACKLOG = 1024
+"""How many connections may wait to be taken in."""
+CONNECTIONS = 8192
+"""How many a worker may have open. Idle ones count, so there must be room for every client that keeps one."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ServerSettings:

@@ -12,28 +12,18 @@ import time
 from functools import partial
 from importlib import import_module
 
-from granian import Granian
-from granian.constants import HTTPModes, Interfaces, Loops
-from granian.http import HTTP1Settings
-from granian.log import LogLevels
-
-from .listening import load_own, own_settings, port_is_free, server_settings
+from .listening import BACKLOG, CONNECTIONS, ServerSettings, load_own, own_settings, port_is_free, server_settings
+from .prefork import keep_running
 from .roles import PowerfulRole, refuse_powerful
 from .services import SERVICES, Service
 from .settings import SettingsError, environment
 from .worker import load as load_in_worker
 
 HEADER_READ_TIMEOUT_MS = 10_000
-MOST_BUFFERED = 256 * 1024
-"""Bytes that the gateway reads at once. It bounds a request's head (431), but the less it is the slower large bodies
-come in: so services, which see no head but the gateway's, keep the larger default."""
 WORKERS_KILL_TIMEOUT = 10
 PORT_TIMEOUT = 3.0
 """Seconds to wait for a predecessor, just killed, to let go of the port."""
 ROLE_TIMEOUT = 3
-BACKLOG = 1024
-CONNECTIONS = 8192
-"""How many may be open at once. Idle ones count, so there must be room for every client that keeps one."""
 
 
 def serve(service: Service, *, host: str = "127.0.0.1", port: int | None = None, join: bool = False) -> None:
@@ -52,22 +42,38 @@ def serve(service: Service, *, host: str = "127.0.0.1", port: int | None = None,
     seen = own_settings(service, environ)
     os.environ.clear()
     os.environ.update(seen)  # which is all that the workers see
-    http = HTTP1Settings(header_read_timeout=HEADER_READ_TIMEOUT_MS)
     if service.faces_clients:
-        http.max_buffer_size = MOST_BUFFERED
+        keep_running(settings.workers, partial(_face_clients, service, os.getpid(), host, port))
+    else:
+        _serve_gateway(service, settings, host, port)
+
+
+def _face_clients(service: Service, parent: int, host: str, port: int) -> None:
+    """A worker's work where the service has a server of its own."""
+    front = load_in_worker(parent, f"{service.package}.app:create_front")
+    import_module(f"{service.package}.server").run(front, host, port)
+
+
+def _serve_gateway(service: Service, settings: ServerSettings, host: str, port: int) -> None:
+    """Serve a WSGI application to the gateway."""
+    from granian import Granian  # not above: whoever faces clients would carry it (10 MB)
+    from granian.constants import HTTPModes, Interfaces, Loops
+    from granian.http import HTTP1Settings
+    from granian.log import LogLevels
+
     Granian(
-        f"{service.package}.app:{'create_front' if service.faces_clients else 'create_app'}",
+        f"{service.package}.app:create_app",
         address=host,
         port=port,
-        interface=Interfaces.RSGI if service.faces_clients else Interfaces.WSGI,
-        loop=Loops.uvloop if service.faces_clients else Loops.asyncio,
+        interface=Interfaces.WSGI,
+        loop=Loops.asyncio,
         http=HTTPModes.http1,
         websockets=False,
         workers=settings.workers,
-        blocking_threads=1 if service.faces_clients else settings.threads,
+        blocking_threads=settings.threads,
         backlog=BACKLOG,
         backpressure=CONNECTIONS,
-        http1_settings=http,
+        http1_settings=HTTP1Settings(header_read_timeout=HEADER_READ_TIMEOUT_MS),
         log_level=LogLevels.warning,
         respawn_failed_workers=True,
         workers_kill_timeout=WORKERS_KILL_TIMEOUT,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 class Service:
     """One service. ``prefix`` begins its error codes, ``path`` its routes.
 
-    One that faces clients has a ``create_front``, which runs on an event loop.
+    One that faces clients has a ``create_front``, and a module ``server`` that runs it on an event loop.
     """
 
     name: str

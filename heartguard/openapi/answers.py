@@ -18,7 +18,7 @@ _HEADERS = {
     503: {"Retry-After": "Seconds to wait"},
 }
 
-GENERAL = (400, 401, 403, 404, 406, 408, 411, 412, 413, 415, 422, 429, 502, 503, 504)
+GENERAL = (400, 401, 403, 404, 406, 408, 412, 413, 415, 422, 429, 502, 503, 504)
 """The statuses of errors that are described once for all operations."""
 
 _WORDS = {
@@ -75,7 +75,7 @@ def _on_the_way(endpoint: Endpoint) -> Iterator[int]:
     if endpoint.service.name != "gateway":
         yield from (429, 502, 503, 504)
         if endpoint.body:
-            yield from (408, 411)
+            yield 408
 
 
 def _success(endpoint: Endpoint, status: int, examples: Examples) -> dict[str, Any]:

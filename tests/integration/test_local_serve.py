@@ -7,8 +7,9 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -40,15 +41,26 @@ SERVE = ("-m", "heartguard.serve")
 
 
 @contextmanager
-def served(environ: dict[str, str], port: int, program: tuple[str, str] = SERVE) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, *program, "auth", "--port", str(port)]
+def served(
+    environ: dict[str, str], port: int, program: tuple[str, str] = SERVE, *, name: str = "auth"
+) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, *program, name, "--port", str(port)]
     process = subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL)
     try:
-        wait_until(lambda: is_ready(AUTH, port), "auth was not ready")
+        wait_until(lambda: is_served(name, port), f"{name} was not ready")
         yield process
     finally:
         process.terminate()
         process.wait(20)
+
+
+def is_served(name: str, port: int) -> bool:
+    """Whether it answers; the gateway is ready only with all services behind it."""
+    if name != "gateway":
+        return is_ready(SERVICES[name], port)
+    with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/gateway/health", timeout=2) as answer:
+        return bool(answer.status == 200)
+    return False
 
 
 def workers(process: subprocess.Popen[bytes]) -> list[int]:
@@ -56,23 +68,28 @@ def workers(process: subprocess.Popen[bytes]) -> list[int]:
     return [int(pid) for pid in children.split()]
 
 
+@pytest.mark.parametrize("name", ["auth", "gateway"])
 def test_a_killed_worker_is_replaced_and_none_outlives_its_parent(
-    environ: dict[str, str], free_port: Callable[[], int]
+    environ: dict[str, str], free_port: Callable[[], int], name: str
 ) -> None:
     port = free_port()
-    with served(environ, port) as process:
+    with served(environ, port, name=name) as process:
         (worker,) = workers(process)
         os.kill(worker, signal.SIGKILL)
-        wait_until(lambda: worker not in workers(process) and is_ready(AUTH, port), "The worker was not replaced", 20)
+        wait_until(lambda: worker not in workers(process) and is_served(name, port), "The worker was not replaced", 20)
         process.kill()
         process.wait(10)
         wait_until(lambda: port_is_free("127.0.0.1", port), "An orphan holds the port", 10)
 
 
-def test_it_ends_when_told_to(environ: dict[str, str], free_port: Callable[[], int]) -> None:
-    with served({**environ, "AUTH_WORKERS": "2"}, free_port()) as process:
+@pytest.mark.parametrize("name", ["auth", "gateway"])
+@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])
+def test_it_ends_when_told_to(
+    environ: dict[str, str], free_port: Callable[[], int], name: str, told: signal.Signals
+) -> None:
+    with served({**environ, "WORKERS": "2"}, free_port(), name=name) as process:
         assert len(workers(process)) == 2
-        process.terminate()
+        process.send_signal(told)
         assert process.wait(20) == 0
 
 

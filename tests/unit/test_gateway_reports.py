@@ -2,6 +2,7 @@ import io
 import sys
 import time
 import uuid
+from typing import Any
 
 import pytest
 
@@ -11,23 +12,21 @@ from heartguard.policy import Audience
 from services.gateway.src import instruments
 from services.gateway.src.addresses import Addresses
 from services.gateway.src.reports import Reports
+from services.gateway.src.request import Request
 from services.gateway.src.routes import Route
 from services.gateway.src.visit import Visit
 
 
-class Scope:
-    """A request as the web server describes it (RSGI)."""
+class Line:
+    """A connection of which only the ends are looked at."""
 
-    http_version = "1.1"
-    server = "127.0.0.1:5000"
-    client = "192.0.2.1:54321"
-    scheme = "http"
-    path = "/auth/login"
-    query_string = ""
-    headers: dict[str, str] = {}
+    peer = "192.0.2.1"
+    server = ("127.0.0.1", 5000)
 
-    def __init__(self, method: str) -> None:
-        self.method = method
+
+def visit_of(method: str) -> Visit:
+    line: Any = Line()
+    return Visit(Request(line, method, "/auth/login", {}), Addresses(()))
 
 
 class Full(io.RawIOBase):
@@ -42,7 +41,7 @@ class Full(io.RawIOBase):
 
 def test_a_log_that_cannot_be_written_fails_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
     lost = instruments.LINES_LOST._value.get()
-    visit = Visit(Scope("POST"), Addresses(()))
+    visit = visit_of("POST")
     visit.route = Route(service="auth", method="POST", path="/auth/login", audience=Audience.PUBLIC, max_body=0)
     reports = Reports("INFO")
     with monkeypatch.context() as patched:
@@ -56,7 +55,7 @@ def test_a_log_that_cannot_be_written_fails_no_request(monkeypatch: pytest.Monke
 
 
 def test_unknown_methods_share_one_label() -> None:
-    visit = Visit(Scope("BREW"), Addresses(()))
+    visit = visit_of("BREW")
     Reports("ERROR").report(visit, 405)
     assert metrics.REQUESTS.labels("gateway", "other", "unknown", 405)._value.get() >= 1
 

@@ -6,7 +6,7 @@ import msgspec
 
 from heartguard.models.common import Error, Ready
 
-from .rsgi import Headers
+from .headers import Headers
 
 if TYPE_CHECKING:
     from .stored import Stored
@@ -36,10 +36,11 @@ class Answer:
         self.stored: Stored | None = None
 
     @property
-    def length(self) -> str | None:
+    def length(self) -> int | None:
         """The length that the service states; it means nothing for an answer in chunks."""
         found = dict(self.headers)
-        return None if "transfer-encoding" in found else found.get("content-length")
+        length = found.get("content-length")
+        return None if length is None or "transfer-encoding" in found else int(length)
 
 
 class _JsonError(msgspec.Struct):

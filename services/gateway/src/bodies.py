@@ -6,15 +6,13 @@ longer than :data:`IN_MEMORY` goes to a temporary file.
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from tempfile import TemporaryFile
 from typing import IO
 
 from heartguard.errors import Malformed, ServiceError, Unavailable
-
-from .rsgi import Protocol
 
 CHUNK = 64 * 1024
 IN_MEMORY = 256 * 1024
@@ -51,22 +49,15 @@ NONE = Body()
 
 
 class Spool:
-    """Takes in a body of ``stated`` bytes, piece by piece; whoever gives up in between calls :meth:`discard`."""
+    """Takes in a body, piece by piece; whoever gives up in between calls :meth:`discard`."""
 
-    def __init__(self, stated: int) -> None:
-        self._stated = stated
+    def __init__(self) -> None:
         self.received = 0
         self._held: list[bytes] = []
         self._file: IO[bytes] | None = None
 
-    @property
-    def missing(self) -> int:
-        return self._stated - self.received
-
     def add(self, piece: bytes) -> None:
         self.received += len(piece)
-        if self.missing < 0:
-            raise Malformed("The body is longer than its stated length")
         self._held.append(piece)
         if self.received <= IN_MEMORY:
             return
@@ -78,9 +69,6 @@ class Spool:
         self._held.clear()
 
     def body(self) -> Body:
-        """The body; 400 where it is cut short."""
-        if self.missing:
-            raise Malformed("The body ends before its stated length")
         if self._file is not None:
             return Body(file=self._file, length=self.received)
         return Body(b"".join(self._held))
@@ -91,44 +79,43 @@ class Spool:
                 self._file.close()
 
 
-async def receive(protocol: Protocol, stated: int, patience: float = PATIENCE) -> Body:
-    """The body, complete. Raises 408 where it does not come in time, 400 where it ends too early."""
-    spool = Spool(stated)
+async def receive(
+    read: Callable[[], Awaitable[bytes]], limit: int, too_large: str | None = None, *, patience: float = PATIENCE
+) -> Body:
+    """The body, complete; ``read`` gives its next piece, empty at the end.
+
+    Raises 408 where it does not come in time, 400 where it breaks off, and 413 (with the code ``too_large``, where
+    there is one of its own) as soon as it is over ``limit`` bytes.
+    """
+    spool = Spool()
     begun = time.monotonic()
     try:
-        pieces = aiter(protocol)
-        while spool.missing:
+        while True:
             async with asyncio.timeout(begun + patience + spool.received / SLOWEST - time.monotonic()):
-                spool.add(bytes(await anext(pieces)))
-        return spool.body()
+                piece = await read()
+            if not piece:
+                return spool.body()
+            spool.add(piece)
+            if spool.received > limit:
+                raise ServiceError(413, code=too_large)
     except BaseException as error:
         spool.discard()
         if isinstance(error, TimeoutError):
             raise ServiceError(408, "The body did not come in time") from error
-        if isinstance(error, StopAsyncIteration | OSError):
-            raise Malformed("The body ends before its stated length") from error
+        if isinstance(error, OSError):
+            raise Malformed("The body breaks off") from error
         raise
 
 
-def expected_length(headers: Mapping[str, str], limit: int, too_large: str | None = None) -> int:
-    """The length of the body. Raises 413 (with the code ``too_large``, where there is one of its own) where it is over
-    ``limit``, 400 where it is not said clearly, 411 for chunks.
-
-    The web server hands over a body in chunks that is malformed, or cut short, as if it were complete. A service
-    would take the half for the whole, and nobody could tell.
-    """
-    length = headers.get("content-length")
+def is_expected(headers: Mapping[str, str], limit: int, too_large: str | None = None) -> bool:
+    """Whether there is a body. Raises 413 where it says that it is over ``limit`` bytes, 400 for other codings than
+    chunks."""
     encoding = headers.get("transfer-encoding")
-    if encoding is None:
-        if length is None:
-            return 0
-        if not (length.isascii() and length.isdecimal()):
-            raise Malformed("Content-Length is not a number")
-        if len(length) > MOST_DIGITS or int(length) > limit:
-            raise ServiceError(413, code=too_large)
-        return int(length)
-    if length is not None:
-        raise Malformed("Content-Length and Transfer-Encoding exclude each other")
-    if encoding.strip().lower() != "chunked":
-        raise Malformed("Transfer-Encoding can only be chunked")
-    raise ServiceError(411)
+    if encoding is not None:
+        if encoding.strip().lower() != "chunked":
+            raise Malformed("Transfer-Encoding can only be chunked")
+        return True
+    length = headers.get("content-length", "0")
+    if len(length) > MOST_DIGITS or int(length) > limit:
+        raise ServiceError(413, code=too_large)
+    return int(length) > 0

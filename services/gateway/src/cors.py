@@ -1,6 +1,6 @@
 """Cross-origin requests: browsers of allowed origins may call, and read what the gateway says of itself."""
 
-from .rsgi import Headers
+from .headers import Headers
 
 METHODS = "GET, HEAD, POST, PUT, DELETE, OPTIONS"
 REQUEST_HEADERS = (

@@ -6,7 +6,38 @@ from functools import lru_cache
 
 from heartguard.errors import Malformed
 
-from .rsgi import Headers
+Headers = list[tuple[str, str]]
+"""The names are in lower case."""
+
+CRLF = "\r\n"
+_CONTROL = bytes({*range(0x20), 0x7F} - {ord("\t")})
+"""What no header may hold: it could end the header and begin another."""
+
+
+def written(first: str, headers: Headers) -> bytes:
+    """The head of a message, with its ``first`` line. Raises ``ValueError`` where something cannot stand there."""
+    lines = [first, *[f"{name}: {value}" for name, value in headers], "", ""]
+    head = CRLF.join(lines).encode("ascii")
+    if len(head) - len(head.translate(None, _CONTROL)) != len(CRLF) * (len(lines) - 1):
+        raise ValueError("a header holds a control character")
+    return head
+
+
+class _Lowered(dict[bytes, str]):
+    """Names in lower case. Remembered, up to bounds of number and length."""
+
+    KEPT = 4096
+    LONGEST = 64
+
+    def __missing__(self, name: bytes) -> str:
+        lowered = name.decode("ascii").lower()
+        if len(self) < self.KEPT and len(name) <= self.LONGEST:
+            self[name] = lowered
+        return lowered
+
+
+lower = _Lowered().__getitem__
+"""The name of a header, as it came, in lower case."""
 
 HOP_BY_HOP = frozenset(
     {

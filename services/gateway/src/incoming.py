@@ -2,22 +2,12 @@
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from .rsgi import Headers
+from .headers import Headers, lower
 
 MOST_FRAMING = 64 * 1024
 """Bytes of a head, of trailers, or of chunk headers that bring no data."""
 
 _FRAMING = frozenset({"content-length", "transfer-encoding"})
-_NAMES_KEPT = 4096
-_LONGEST_KEPT = 64
-_names: dict[bytes, str] = {}
-
-
-def _remembered(name: bytes) -> str:
-    lowered = name.decode("ascii").lower()
-    if len(_names) < _NAMES_KEPT and len(name) <= _LONGEST_KEPT:
-        _names[name] = lowered
-    return lowered
 
 
 class Nonsense(ValueError):
@@ -79,7 +69,7 @@ class Incoming:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._begun:  # else it is a trailer
-            self.headers.append((_names.get(name) or _remembered(name), value.decode("ascii")))
+            self.headers.append((lower(name), value.decode("ascii")))
 
     def on_headers_complete(self) -> None:
         if self.complete:

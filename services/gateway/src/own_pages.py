@@ -6,8 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from wsgiref.types import WSGIApplication, WSGIEnvironment
 
-from .headers import VARY, merge_vary
-from .rsgi import Headers, Scope
+from .headers import VARY, Headers, merge_vary
 from .visit import Visit
 
 VISIT = "heartguard.visit"
@@ -21,13 +20,14 @@ class OwnPages:
         self._flask = flask
         self._threads = ThreadPoolExecutor(threads, "pages")
 
-    async def answer(self, visit: Visit, scope: Scope) -> tuple[int, Headers, bytes]:
-        """The application's answer, under the visit's request id."""
-        environ = environ_of(visit, scope)
+    async def answer(self, visit: Visit) -> tuple[int, Headers, bytes, int | None]:
+        """The application's answer, under the visit's request id, and the length that it states."""
+        environ = environ_of(visit)
         status, headers, body = await asyncio.get_running_loop().run_in_executor(self._threads, self._call, environ)
         theirs = ", ".join(value for name, value in headers if name == "vary")
-        kept = [pair for pair in headers if pair[0] not in {"vary", "x-request-id"}]
-        return status, [*kept, ("vary", merge_vary(VARY, theirs))], body
+        kept = [pair for pair in headers if pair[0] not in {"vary", "x-request-id", "content-length"}]
+        length = dict(headers).get("content-length")
+        return status, [*kept, ("vary", merge_vary(VARY, theirs))], body, int(length) if length else None
 
     def _call(self, environ: WSGIEnvironment) -> tuple[int, Headers, bytes]:
         begun: list[tuple[str, Headers]] = []
@@ -50,20 +50,20 @@ def _no_write(_piece: bytes) -> None:
     raise TypeError("Applications here return their answers")
 
 
-def environ_of(visit: Visit, scope: Scope) -> WSGIEnvironment:
+def environ_of(visit: Visit) -> WSGIEnvironment:
     """The request as WSGI has it (PEP 3333)."""
-    name, _, port = scope.server.rpartition(":")
+    name, port = visit.request.server
     environ: WSGIEnvironment = {
         "REQUEST_METHOD": visit.method,
         "SCRIPT_NAME": "",
         "PATH_INFO": visit.path.encode().decode("latin-1"),
         "QUERY_STRING": visit.query.encode().decode("latin-1"),
         "SERVER_NAME": name,
-        "SERVER_PORT": port,
-        "SERVER_PROTOCOL": f"HTTP/{visit.http_version}",
+        "SERVER_PORT": str(port),
+        "SERVER_PROTOCOL": f"HTTP/{visit.request.version}",
         "REMOTE_ADDR": visit.peer,
         "wsgi.version": (1, 0),
-        "wsgi.url_scheme": visit.scheme,
+        "wsgi.url_scheme": "http",
         "wsgi.input": BytesIO(),
         "wsgi.multithread": True,
         "wsgi.multiprocess": True,

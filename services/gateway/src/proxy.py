@@ -9,12 +9,11 @@ from heartguard.errors import Forbidden, ServiceError, Unauthorized
 
 from .addresses import Addresses
 from .answers import Answer, is_failure_of_ours
-from .bodies import NONE, Body, expected_length, receive
+from .bodies import NONE, Body, is_expected, receive
 from .guard import Guard
-from .headers import from_client
+from .headers import Headers, from_client
 from .journal import Journal
 from .routes import Route, Routes
-from .rsgi import Headers, Protocol
 from .upstream import BODILESS, Upstream
 from .visit import Visit
 
@@ -37,7 +36,7 @@ class Proxy:
         self._upstreams = upstreams
         self._journal = journal
 
-    async def answer(self, visit: Visit, protocol: Protocol) -> Answer:
+    async def answer(self, visit: Visit) -> Answer:
         """The service's answer; raises what else the client is to be told."""
         try:
             route, target = self._find(visit)
@@ -47,7 +46,7 @@ class Proxy:
         await self._admit(visit, route)
         headers = from_client(visit.headers, authorization=route.reads_token)
         headers += self._own_headers(visit)
-        body = NONE if visit.method in BODILESS else await self._body(visit, route, protocol)
+        body = NONE if visit.method in BODILESS else await self._body(visit, route)
         try:
             if not route.changes:
                 return await self._ask(visit, route, target, headers, body)
@@ -89,14 +88,16 @@ class Proxy:
         visit.route = route
         return route, f"{target}?{visit.query}" if visit.query else target
 
-    async def _body(self, visit: Visit, route: Route, protocol: Protocol) -> Body:
-        stated = expected_length(visit.headers, route.body_limit, route.too_large)
-        return await receive(protocol, stated) if stated else NONE
+    async def _body(self, visit: Visit, route: Route) -> Body:
+        limit, too_large = route.body_limit, route.too_large
+        if not is_expected(visit.headers, limit, too_large):
+            return NONE
+        return await receive(visit.request.read, limit, too_large)
 
     def _own_headers(self, visit: Visit) -> Headers:
         """What the services may trust, because only the gateway says it."""
         headers = visit.headers
-        scheme, host = visit.scheme, headers.get("host", "")
+        scheme, host = "http", headers.get("host", "")
         if self._addresses.trusts(visit.peer):
             forwarded = headers.get("x-forwarded-proto", scheme)
             scheme = forwarded if forwarded in {"http", "https"} else scheme

@@ -13,19 +13,15 @@ from . import instruments
 from .answers import Answer
 from .bodies import NONE, Body
 from .breaker import Breaker
+from .headers import Headers, written
 from .incoming import Nonsense
-from .rsgi import Headers
 from .stored import Storage
 from .wire import Broken, Connection, NotTaken, TooSlow, Where
 
 AT_ONCE = 64
 """How many requests a service may be asked at once, and connections that are kept for more; the others wait."""
-CRLF = "\r\n"
 BODILESS = frozenset({"GET", "HEAD"})
 IDEMPOTENT = BODILESS | {"PUT", "DELETE"}
-
-_CONTROL = bytes({*range(0x20), 0x7F} - {ord("\t")})
-"""What no header may hold: it could end the header and begin another."""
 
 _NOT_IN_TARGET = re.compile(r"[^\x21-\x7e]")
 
@@ -91,16 +87,15 @@ class Upstream:
             self._idle.pop().close()
 
     def _head(self, method: str, target: str, headers: Headers, body: Body) -> bytes:
-        fields = [f"{name}: {value}" for name, value in headers]
+        fields = [("host", self._where.authority), *headers]
         if method not in BODILESS:
-            fields.append(f"content-length: {body.length}")
+            fields.append(("content-length", str(body.length)))
         if _NOT_IN_TARGET.search(target):
             target = _NOT_IN_TARGET.sub(lambda found: quote(found[0]), target)
-        lines = [f"{method} {self._where.base}{target} HTTP/1.1", f"host: {self._where.authority}", *fields, "", ""]
-        head = CRLF.join(lines).encode("ascii")
-        if len(head) - len(head.translate(None, _CONTROL)) != len(CRLF) * (len(lines) - 1):
-            raise Malformed("The request cannot be passed on")
-        return head
+        try:
+            return written(f"{method} {self._where.base}{target} HTTP/1.1", fields)
+        except ValueError as error:
+            raise Malformed("The request cannot be passed on") from error
 
     async def _asked(self, method: str, head: bytes, body: Body) -> Answer:
         try:

@@ -11,9 +11,9 @@ from heartguard.ratelimit import Taken
 from heartguard.tokens import Claims, as_bearer
 
 from .addresses import Address, Addresses
-from .headers import PRECONDITIONS
+from .headers import PRECONDITIONS, Headers
+from .request import Request
 from .routes import Route
-from .rsgi import Headers, RequestHeaders, Scope
 
 _PROCESS = token_hex(8)
 _next = count(1).__next__
@@ -26,19 +26,18 @@ class Visit:
     """
 
     __slots__ = (
-        "address", "begun", "claims", "gateway_id", "headers", "http_version", "method", "origin", "path", "peer",
-        "query", "request_id", "route", "scheme", "taken", "trace", "upstream_seconds",
+        "address", "begun", "claims", "gateway_id", "headers", "method", "origin", "path", "peer", "query", "request",
+        "request_id", "route", "taken", "trace", "upstream_seconds",
     )  # fmt: skip
 
-    def __init__(self, scope: Scope, addresses: Addresses) -> None:
+    def __init__(self, request: Request, addresses: Addresses) -> None:
         self.begun = time.perf_counter()
-        self.headers = headers = single(scope.headers.items())
-        self.method = scope.method
-        self.path = scope.path
-        self.query = scope.query_string
-        self.scheme = scope.scheme
-        self.http_version = scope.http_version
-        self.peer = scope.client.rpartition(":")[0].strip("[]")
+        self.request = request
+        self.headers = headers = request.headers
+        self.method = request.method
+        self.path = request.path
+        self.query = request.query
+        self.peer = request.peer
         self.request_id = request_id(headers.get("x-request-id"))
         self.gateway_id = f"{_PROCESS}-{_next():x}"
         self.trace = traceparent(headers.get("traceparent"))
@@ -66,22 +65,14 @@ class Visit:
             headers += self.taken.headers()
         return headers
 
-    def check(self, headers: RequestHeaders) -> None:
-        """Raise 400 for no ``Host``, or for two, and for a change whose condition the web server has kept back."""
+    def check(self) -> None:
+        """Raise what is wrong with the request, whatever it asks for: it could not be read, has no ``Host`` or two, or
+        a change has a condition that cannot be read."""
+        request = self.request
+        if request.problem is not None:
+            raise request.problem
         host = self.headers.get("host", "")
-        if "," in host or (not host and self.http_version == "1.1"):
+        if "," in host or (not host and request.version == "1.1"):
             raise Malformed("There must be one Host header")
-        if self.method not in {"GET", "HEAD"} and not PRECONDITIONS.isdisjoint(
-            set(headers.keys()) - self.headers.keys()
-        ):
+        if request.unreadable and self.method not in {"GET", "HEAD"} and PRECONDITIONS & request.unreadable:
             raise Malformed("A precondition must be ASCII")
-
-
-def single(pairs: Headers) -> dict[str, str]:
-    """The headers by name; the values of one that comes twice are joined by a comma (RFC 9110, section 5.3)."""
-    headers = dict(pairs)
-    if len(headers) < len(pairs):
-        headers.clear()
-        for name, value in pairs:
-            headers[name] = f"{headers[name]},{value}" if name in headers else value
-    return headers

@@ -9,14 +9,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from itertools import count
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import pytest
 import uvloop
@@ -30,6 +29,7 @@ from heartguard.tokens import KeyRing, Tokens
 from heartguard.valkey import REVOCATIONS_COMPLETE
 from services.gateway.src.app import create_front
 from services.gateway.src.front import Front
+from services.gateway.src.request import Request
 from services.gateway.src.settings import Settings
 
 SECRET = "a secret of the tests, 32 bytes long"
@@ -50,6 +50,7 @@ ROUTES = [
     ("timeseries", "DELETE", "/timeseries/buckets/{bucket}", "M", {}),
 ]
 
+Pairs = list[tuple[str, str]]
 ReplyTo = Callable[[dict[str, Any], bytes], tuple[str, list[tuple[str, str]], Iterable[bytes]]]
 
 
@@ -211,63 +212,62 @@ class Answer:
         return json.loads(self.data)
 
 
-class RequestHeaders(list[tuple[str, str]]):
-    def items(self) -> list[tuple[str, str]]:
-        return list(self)
-
-    def keys(self) -> list[str]:
-        return [name for name, _ in self]
-
-
-class Scope:
-    """A request as the web server describes it (RSGI)."""
-
-    http_version = "1.1"
-    server = "127.0.0.1:5000"
-    scheme = "http"
-
-    def __init__(self, method: str, target: str, client: str, headers: list[tuple[str, str]]) -> None:
-        self.method = method
-        path, _, self.query_string = target.partition("?")
-        self.path = unquote(path)
-        self.client = client
-        self.headers = RequestHeaders(headers)
-
-
-class Exchange:
-    """What the web server does for one request: it hands the body over in pieces, and takes the answer."""
+class Line:
+    """A client's connection as far as one request sees of it: hands its body over in pieces, and takes the answer."""
 
     PIECE = 64 * 1024
+    server = ("127.0.0.1", 5000)
 
-    def __init__(self, body: bytes) -> None:
-        self._body = body
-        self.answer: Answer | None = None
-        self._reader: threading.Thread | None = None
+    def __init__(self, peer: str, body: bytes) -> None:
+        self.peer = peer
+        self._body = [body[start : start + self.PIECE] for start in range(0, len(body), self.PIECE)]
+        self._request: Request | None = None
+        self.taken: Answer | None = None
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for start in range(0, len(self._body), self.PIECE):
-            yield self._body[start : start + self.PIECE]
+    def carry(self, request: Request) -> Request:
+        self._request = request
+        self.make_room()
+        return request
 
-    def response_bytes(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
-        assert self.answer is None, "answered twice"
-        assert all(name == name.lower() for name, _ in headers)
-        self.answer = Answer(status, Headers(headers), body)
+    def make_room(self) -> None:
+        assert self._request is not None
+        if self._body:
+            self._request.add(self._body.pop(0))
+        else:
+            self._request.finish()
 
-    def response_file(self, status: int, headers: list[tuple[str, str]], file: str) -> None:
-        self.response_bytes(status, headers, b"")
-        self._reader = threading.Thread(target=self._read, args=(Path(file),), daemon=True)
-        self._reader.start()
+    def hold_up(self) -> None:
+        """It gives a piece at a time as it is."""
 
-    def _read(self, file: Path) -> None:
-        assert self.answer is not None
-        self.answer.data = file.read_bytes()
+    def invite(self) -> None:
+        """It waits for no invitation."""
 
-    def complete(self) -> Answer:
-        if self._reader is not None:
-            self._reader.join(10)
-            assert not self._reader.is_alive()
-        assert self.answer is not None
-        return self.answer
+    def answer(self, request: Request, status: int, headers: Pairs, body: bytes, length: int | None) -> None:
+        length = length if request.method == "HEAD" else len(body)
+        self._begin(status, headers, length)
+        assert self.taken is not None
+        self.taken.data = b"" if request.method == "HEAD" else body
+        self.end(request)
+
+    def begin(self, _request: Request, status: int, headers: Pairs, length: int) -> None:
+        self._begin(status, headers, length)
+
+    def _begin(self, status: int, headers: Pairs, length: int | None) -> None:
+        assert self.taken is None, "answered twice"
+        assert all(name == name.lower() and name != "content-length" for name, _ in headers)
+        self.taken = Answer(status, Headers(headers))
+        if length is not None:
+            self.taken.headers["Content-Length"] = str(length)
+
+    async def send(self, piece: bytes) -> None:
+        assert self.taken is not None
+        self.taken.data += piece
+
+    def end(self, request: Request) -> None:
+        request.answered = True
+
+    def abort(self) -> None:
+        """The answer stays as it is, cut short."""
 
 
 class Gateway:
@@ -294,14 +294,22 @@ class Gateway:
         pairs = [(name.lower(), value) for name, value in given.items()]
         if token is not None:
             pairs.append(("authorization", f"Bearer {token}"))
-        if data is not None and "Content-Length" not in given:
+        if data is not None and "Content-Length" not in given and "Transfer-Encoding" not in given:
             pairs.append(("content-length", str(len(data))))
         if "Host" not in given:
             pairs.append(("host", "localhost"))
-        exchange = Exchange(data or b"")
-        scope = Scope(method, target, f"{ip or self.ip}:54321", pairs)
-        asyncio.run_coroutine_threadsafe(self.front.__rsgi__(scope, exchange), self._loop).result(60)
-        return exchange.complete()
+        line = Line(ip or self.ip, data or b"")
+        request = line.carry(Request(line, method, target, single(pairs)))
+        asyncio.run_coroutine_threadsafe(self.front.answer(request), self._loop).result(60)
+        assert line.taken is not None
+        return line.taken
+
+
+def single(pairs: Pairs) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for name, value in pairs:
+        headers[name] = f"{headers[name]},{value}" if name in headers else value
+    return headers
 
 
 def tokens() -> Tokens:
@@ -405,8 +413,8 @@ def make(
                 **variables,
             }
             front = create_front(replace(load(Settings, environ), routes_file=routes_file))
-            front.__rsgi_init__(loop)
-            stack.callback(loop.call_soon_threadsafe, front.__rsgi_del__, loop)
+            front.open(loop)
+            stack.callback(loop.call_soon_threadsafe, front.close)
             return Gateway(front, loop)
 
         yield gateway

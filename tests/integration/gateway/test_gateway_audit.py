@@ -10,6 +10,7 @@ from redis import Redis
 from heartguard.audit import PLATFORM, Event, outcome_id
 from heartguard.audit.event import decode
 from heartguard.audit.stream import FIELD, STREAM
+from services.gateway.src.upstream import Upstream
 
 Fixture = Any
 
@@ -46,10 +47,13 @@ def test_a_change_that_fails_has_an_outcome_too(make: Fixture, kit: Fixture, tol
 
 
 def test_a_change_that_fails_unforeseen_has_one_too(
-    gateway: Fixture, service: Fixture, kit: Fixture, told: Fixture
+    gateway: Fixture, service: Fixture, kit: Fixture, told: Fixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The host cannot be written down as a header; the web server would not have let it in."""
-    assert gateway("DELETE", "/auth/sessions/7", kit.issue(), headers={"Host": "\u20ac"}).status_code == 500
+    async def broken(*_: object) -> Any:
+        raise RuntimeError("a fault of our own")
+
+    monkeypatch.setattr(Upstream, "send", broken)
+    assert gateway("DELETE", "/auth/sessions/7", kit.issue()).status_code == 500
     assert [(event.outcome, event.payload.get("status")) for event in told()] == [("intent", None), ("unknown", 500)]
 
 

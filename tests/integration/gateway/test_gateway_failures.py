@@ -36,8 +36,6 @@ def expect(kit: Fixture, response: Any, status: int, mimetype: str = "applicatio
         ("GET", "/auth/%2e%2e/profile", {}, 400),
         ("GET", "/timeseries/buckets", {"headers": [("Host", "a"), ("Host", "b")]}, 400),
         ("GET", "/timeseries/buckets", {"headers": [("Host", "")]}, 400),
-        ("POST", "/auth/login", {"headers": [("Content-Length", "x")]}, 400),
-        ("POST", "/auth/login", {"headers": [("Content-Length", "5")], "data": b"abc"}, 400),
         ("GET", "/auth/profile", {}, 401),
         ("GET", "/auth/nowhere", {}, 404),
         ("GET", "/nowhere", {}, 404),

@@ -30,11 +30,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import heartguard.settings
-from services.gateway.src import app, settings
+from services.gateway.src import app, server, settings
 
-def create_front():
-    read = heartguard.settings.load(settings.Settings)
-    return app.create_front(replace(read, routes_file=Path({routes!r})))
+read = heartguard.settings.load(settings.Settings)
+server.run(app.create_front(replace(read, routes_file=Path({routes!r}))), "127.0.0.1", int(sys.argv[1]))
 """
 
 
@@ -58,8 +57,7 @@ def server(
         "AUTH_URL": module_service.url, "TIMESERIES_URL": module_service.url,
         "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]), "HTTP_PROXY": "http://127.0.0.1:9",
     }  # fmt: skip
-    command = [sys.executable, "-m", "granian", "--interface", "rsgi", "--factory", "--port", str(port),
-               "--loop", "uvloop", "--no-ws", "--log-level", "warning", "launch:create_front"]  # fmt: skip
+    command = [sys.executable, str(folder / "launch.py"), str(port)]
     log = folder / "log"
     with log.open("wb") as out:
         process = subprocess.Popen(command, env=environ, cwd=ROOT, stdout=out, stderr=out)
@@ -144,11 +142,16 @@ def test_a_path_arrives_as_it_was_sent(
     assert [seen.target for seen in module_service.seen] == [f"/auth/sessions/{path}"]
 
 
-def test_a_query_in_utf_8_arrives_as_it_was_sent(server: tuple[int, Path], module_service: Fixture) -> None:
+@pytest.mark.parametrize("path", ["/auth/health", "/gateway/health"])
+def test_a_query_arrives_as_it_was_sent_if_it_is_encoded(
+    server: tuple[int, Path], module_service: Fixture, path: str
+) -> None:
     module_service.seen.clear()
-    assert status(ask(server[0], "GET", "/auth/health?x=\u20ac\u00e9")) == 200
-    assert [seen.target for seen in module_service.seen] == ["/auth/health?x=%E2%82%AC%C3%A9"]
-    assert status(ask(server[0], "GET", "/gateway/health?x=\u20ac\u00e9")) == 200
+    assert status(ask(server[0], "GET", f"{path}?x=%E2%82%AC")) == 200
+    assert [seen.target for seen in module_service.seen] in ([], ["/auth/health?x=%E2%82%AC"])
+    refused = ask(server[0], "GET", f"{path}?x=\u20ac")
+    assert status(refused) == 400
+    assert "percent-encoded" in error(refused)["message"]
 
 
 def test_head_keeps_the_length(server: tuple[int, Path], module_service: Fixture, kit: Fixture, redis: Redis) -> None:
@@ -177,7 +180,16 @@ def test_head_keeps_the_length(server: tuple[int, Path], module_service: Fixture
         (b"BREW /auth/login HTTP/1.1\r\nHost: a\r\n\r\n", 405),
         (b"POST /auth/login HTTP/1.1\r\nHost: a\r\nContent-Length: 1025\r\n\r\n", 413),
         (b"POST /auth/login HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
-         b"600\r\n" + b"x" * 0x600 + b"\r\n0\r\n\r\n", 411),
+         b"600\r\n" + b"x" * 0x600 + b"\r\n0\r\n\r\n", 413),
+        (b"POST /auth/login HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (b"GET /auth/health\r\n\r\n", 505),
+        (b"GET /auth/health#a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET http://user@a/auth/health HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET ftp://a/auth/health HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"G(T /auth/health HTTP/1.1\r\nHost: a\r\n\r\n", 405),
+        (b"GET /auth/health HTTP/1.1\r\nHost : a\r\n\r\n", 400),
+        (b"GET /auth/health HTTP/1.1\r\nHost: a\r\n" + b"X: a\r\n" * 100 + b"\r\n", 431),
     ],
 )  # fmt: skip
 def test_requests_that_are_refused(

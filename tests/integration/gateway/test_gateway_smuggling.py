@@ -51,9 +51,7 @@ REFUSED = {
     "a chunk size too large": POST + CHUNKED + b"\r\nfffffffffffffffff\r\nabc\r\n0\r\n\r\n",
     "a chunk longer than it says": POST + CHUNKED + b"\r\n3\r\nabcdef\r\n0\r\n\r\n",
     "a chunk size with a sign": POST + CHUNKED + b"\r\n+3\r\nabc\r\n0\r\n\r\n",
-    "a chunk extension": POST + CHUNKED + b'\r\n3;a="b"\r\nabc\r\n0\r\n\r\n',
     "a bare line feed after a chunk's size": POST + CHUNKED + b"\r\n3\nabc\r\n0\r\n\r\n",
-    "trailers": POST + CHUNKED + b"\r\n3\r\nabc\r\n0\r\nX-Forwarded-For: 6.6.6.6\r\nX-User-Id: 1\r\n\r\n",
     "a chunked body cut short": POST + CHUNKED + b"\r\n5\r\nab",
     "a body cut short": POST + b"Content-Length: 100\r\n\r\nabc",
     "a space in the target": b"GET /auth/health /x HTTP/1.1\r\n" + HOST + b"\r\n",
@@ -65,6 +63,9 @@ REFUSED = {
 """By name; none of these may reach the service."""
 
 HANDLED = {
+    "chunks": POST + CHUNKED + b"\r\n1\r\na\r\n2\r\nbc\r\n0\r\n\r\n",
+    "a chunk extension": POST + CHUNKED + b'\r\n3;a="b"\r\nabc\r\n0\r\n\r\n',
+    "trailers": POST + CHUNKED + b"\r\n3\r\nabc\r\n0\r\nX-Forwarded-For: 6.6.6.6\r\nX-User-Id: 1\r\n\r\n",
     "a length and chunks": POST + LENGTH + CHUNKED + b"\r\n0\r\n\r\n" + SMUGGLED,
     "chunks and a length": POST + CHUNKED + b"Content-Length: 4\r\n\r\n0\r\n\r\n" + SMUGGLED,
     "the same length twice": POST + b"Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
