@@ -140,7 +140,8 @@ def _route(endpoint: Endpoint) -> dict[str, Any]:
 
 
 def _json(content: Any) -> bytes:
-    return (json.dumps(content, indent=2) + "\n").encode()
+    """Characters stand for themselves: readers of YAML, as which many tools take the document, refuse a ``\\ud800``."""
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def _content(path: Path) -> bytes | None:

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from lxml import etree
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
+from openapi_spec_validator.readers import read_from_filename
 from openapi_spec_validator.schemas import schema_v31
 
 from heartguard import __version__, codec
@@ -43,6 +44,11 @@ def test_the_document_is_valid_openapi() -> None:
     assert DOCUMENT["openapi"].startswith("3.1")
     assert DOCUMENT["info"]["version"] == __version__
     assert DOCUMENT["servers"] == [{"url": "/"}]
+
+
+def test_tools_that_take_json_for_yaml_can_read_it() -> None:
+    """JSON's escapes for what lies beyond U+FFFF are none in YAML, as which many tools read every document."""
+    assert read_from_filename(str(FOLDER / "openapi.json"))[0] == DOCUMENT
 
 
 @pytest.mark.parametrize("name", sorted(SCHEMAS))
