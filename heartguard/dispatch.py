@@ -19,7 +19,7 @@ from .paging import next_link
 from .parameters import OF_THE_REQUEST, Parameter, read_query, single
 from .paths import shown
 from .policy import Audience, authorize
-from .preconditions import IfMatch
+from .preconditions import IfMatch, conditional
 from .tokens import Claims, Tokens, as_bearer, bearer
 
 
@@ -89,7 +89,7 @@ class _Handler:
         response = answer if isinstance(answer, Response) else self._encoded(answer)
         if endpoint.etag:
             response.add_etag()
-            response.make_conditional(request)
+            conditional(response, request.environ)
         return response
 
     def _encoded(self, answer: Answer | Reply[Any]) -> Response:

@@ -65,8 +65,8 @@ class Endpoints:
 
         ``etag`` is for a single resource: its answer carries an ETag, and ``If-None-Match`` can make it a 304. A
         ``PUT`` of one has to take an :class:`IfMatch`.
-        ``produces`` is the one media type of a ready Flask response; with ``token_scheme``, ``Authorization`` may
-        also say ``Token``. ``statuses`` are those, beside ``status``,
+        ``produces`` is the one media type of a ready Flask response (``*/*`` where each has its own); with
+        ``token_scheme``, ``Authorization`` may also say ``Token``. ``statuses`` are those, beside ``status``,
         that the answer can come with; ``errors`` says of failures of the endpoint's own when they happen.
         """
 

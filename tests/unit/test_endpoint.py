@@ -259,6 +259,19 @@ def test_an_answer_that_the_client_has_already_is_not_sent_again(client: FlaskCl
     assert client.get("/timeseries/whoami", headers={"Accept": "text/xml", "If-None-Match": etag}).status_code == 200
 
 
+@pytest.mark.parametrize("accept", ["application/json", "application/xml"])
+def test_reading_only_what_was_read_before(client: FlaskClient, accept: str) -> None:
+    """``If-Match`` of a ``GET``: what fails is an error like any other, not the resource with another status."""
+    asked = {"Accept": accept}
+    etag = client.get("/timeseries/whoami", headers=asked).headers["ETag"]
+    for wanted in (etag, "*", f'"another", {etag}'):
+        assert client.get("/timeseries/whoami", headers={**asked, "If-Match": wanted}).status_code == 200
+    failed = client.get("/timeseries/whoami", headers={**asked, "If-Match": '"another"'})
+    assert (failed.status_code, failed.mimetype) == (412, accept)
+    assert b"TS_412" in failed.data
+    assert b"active" not in failed.data
+
+
 def test_a_refresh_token_is_no_access_token(client: FlaskClient) -> None:
     refresh, _ = TOKENS.issue(sub="5", role="admin", org_id=3, sid="s", typ="refresh", seconds=60)
     assert client.delete("/timeseries/things/7", headers={"Authorization": f"Bearer {refresh}"}).status_code == 401

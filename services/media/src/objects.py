@@ -9,6 +9,7 @@ from werkzeug.wsgi import FileWrapper
 
 from heartguard.errors import NotFound, ServiceError
 from heartguard.models.base import Query
+from heartguard.preconditions import PreconditionFailed, conditional
 
 from .errors import BadSignature
 from .local_store import LocalStore
@@ -59,11 +60,13 @@ def _ranged(response: Response, file: IO[bytes]) -> Response:
     if asked := _plain_range(request.headers.get("Range", ""), size):
         environ["HTTP_RANGE"] = asked
     try:
-        response.make_conditional(environ, accept_ranges=True, complete_length=size)
+        return conditional(response, environ, accept_ranges=True, complete_length=size)
     except RequestedRangeNotSatisfiable:
         file.close()
         raise ServiceError(416, headers={"Content-Range": f"bytes */{size}"}) from None
-    return response
+    except PreconditionFailed:
+        file.close()
+        raise
 
 
 def _plain_range(asked: str, size: int) -> str | None:

@@ -30,6 +30,15 @@ def test_anyone_may_read_and_keep_it(gateway: Any, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", PATHS)
+def test_another_version_is_an_error_and_not_the_page(gateway: Any, path: str) -> None:
+    etag = gateway("GET", path).headers["ETag"]
+    for wanted in (etag, "*"):
+        assert gateway("GET", path, headers={"If-Match": wanted}).status_code == 200
+    failed = gateway("GET", path, headers={"If-Match": '"another"'})
+    assert (failed.status_code, failed.json["error"]["code"]) == (412, "GATEWAY_412")
+
+
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("accept", ["text/html", "image/png", "application/xml", "*/*"])
 def test_it_has_one_form_whatever_is_asked_for(gateway: Any, path: str, accept: str) -> None:
     assert gateway("GET", path, headers={"Accept": accept}).data == gateway("GET", path).data

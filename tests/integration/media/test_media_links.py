@@ -138,6 +138,10 @@ def test_conditions(here: Caller) -> None:
     assert here.fetch(url, Range="bytes=0-3", If_Range=etag).data == PNG[:4]
     whole = here.fetch(url, Range="bytes=0-3", If_Range='"another"')
     assert (whole.status, whole.data) == (200, PNG)
+    assert here.fetch(url, If_Match="*").data == here.fetch(url, If_Match=etag).data == PNG
+    other = here.fetch(url, If_Match='"another"')
+    assert other.status == 412
+    assert b'"code":"MEDIA_412"' in other.data
 
 
 def test_head(here: Caller) -> None:
