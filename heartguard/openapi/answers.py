@@ -18,12 +18,17 @@ _HEADERS = {
     503: {"Retry-After": "Seconds to wait"},
 }
 
-GENERAL = (400, 401, 403, 404, 406, 408, 412, 413, 415, 422, 429, 502, 503, 504)
+GENERAL = (400, 401, 403, 404, 406, 408, 412, 413, 414, 415, 422, 429, 431, 502, 503, 504, 505)
 """The statuses of errors that are described once for all operations."""
 
 _WORDS = {
-    408: "The body did not come in time",
+    408: "The request did not come in time",
+    414: "The address is too long",
+    431: "The headers are too many, or too long",
+    505: "The gateway speaks HTTP/1.1",
 }
+
+_WITHOUT_CONTENT = frozenset({204, 304})
 
 
 def error_responses() -> dict[str, Any]:
@@ -58,24 +63,25 @@ def _failures(endpoint: Endpoint) -> set[int]:
 def _of_the_request(endpoint: Endpoint) -> Iterator[int]:
     parameters = path_parameters(endpoint.path)
     if endpoint.body:
-        yield from (400, 413, 415, 422)
+        yield from (415, 422)
     if endpoint.query:
         yield 422
     if parameters:
-        yield from (400, 404)
-    if endpoint.etag and endpoint.method != "GET":
+        yield 404
+    if endpoint.etag:
         yield 412
     if not endpoint.produces:
         yield 406
 
 
 def _on_the_way(endpoint: Endpoint) -> Iterator[int]:
+    yield from (400, 408, 414, 429, 431, 503, 505)
     if endpoint.audience is not Audience.PUBLIC or endpoint.optional_caller:
         yield from (401, 403)
     if endpoint.service.name != "gateway":
-        yield from (429, 502, 503, 504)
-        if endpoint.body:
-            yield 408
+        yield from (502, 504)
+        if endpoint.method != "GET":  # one that nobody wants may come all the same
+            yield 413
 
 
 def _success(endpoint: Endpoint, status: int, examples: Examples) -> dict[str, Any]:
@@ -87,7 +93,7 @@ def _success(endpoint: Endpoint, status: int, examples: Examples) -> dict[str, A
             fmt.value: {"schema": reference(endpoint.answer), "examples": examples.answers(endpoint.answer, fmt)}
             for fmt in Format
         }
-    elif endpoint.status != HTTPStatus.NO_CONTENT:
+    elif status not in _WITHOUT_CONTENT:
         response["content"] = {endpoint.produces or "*/*": {}}
     return response
 

@@ -7,11 +7,13 @@ import gzip
 import hashlib
 import os
 import signal
+import socket
 import threading
 import time
 from base64 import b64decode, b64encode
 from collections import defaultdict
 from collections.abc import Callable
+from http.client import HTTPResponse
 from typing import Any
 
 import jsonschema_rs
@@ -327,16 +329,67 @@ def test_the_openapi_document_tells_what_comes_back(
         body = example.encode() if sent == XML else msgspec.json.encode(example)
     known = defaultdict(lambda: "org_1_none", id="0197c3a2-5b1e-7c44-9d1a-3f0e8a6b2c11")
     answer = portal.ask(method.upper(), path.format_map(known), body, sent)
+    judge_by_the_document(operation, answer)
+    if not signed_in and operation["x-audience"] != "P":
+        assert answer.status == 401
+
+
+def judge_by_the_document(operation: dict[str, Any], answer: urllib3.BaseHTTPResponse) -> None:
+    """A status that the operation names, and a body as it says."""
     response = operation["responses"][str(answer.status)]
     if "$ref" in response:
         response = DOCUMENT["components"]["responses"][response["$ref"].rpartition("/")[2]]
     media_type = answer.headers.get("Content-Type", "").partition(";")[0]
-    assert not answer.data or {media_type, "*/*"} & response["content"].keys()
-    if media_type == JSON and path != "/gateway/openapi.json":
-        schema = response["content"][JSON]["schema"]
+    content = response.get("content", {})
+    assert bool(answer.data) == bool(content)
+    assert not content or {media_type, "*/*"} & content.keys()
+    if schema := content.get(media_type, {}).get("schema"):
         jsonschema_rs.validate({**schema, "components": DOCUMENT["components"]}, answer.json())
-    if not signed_in and operation["x-audience"] != "P":
-        assert answer.status == 401
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "a.hg.io,b.hg.io"},
+        {"Content-Length": "99999999", "Content-Type": JSON},
+        {"Content-Type": "application/x-www-form-urlencoded"},
+        {"Content-Encoding": "br", "Content-Type": JSON},
+        {"If-Match": '"another"'},
+        {"If-None-Match": '"é"'},
+        {"Range": "bytes=9-1", "If-Range": "x"},
+        {f"X-{number}": "a" for number in range(120)},
+        {"Accept": "text/csv"},
+    ],
+    ids=lambda headers: next(iter(headers)),
+)
+@pytest.mark.parametrize("longer", ["", "?limit=x", "?" + "a" * 70_000], ids=["as-it-is", "query", "long"])
+def test_the_openapi_document_tells_what_odd_requests_get(admin: Portal, headers: dict[str, str], longer: str) -> None:
+    """What is wrong with them has nothing to do with the operation, and yet each says what comes of it."""
+    for method, path in OPERATIONS:
+        target = path.format_map(defaultdict(lambda: "none", id="99")) + longer
+        answer = admin.ask(method.upper(), target, Connection="close", **headers)
+        try:
+            judge_by_the_document(DOCUMENT["paths"][path][method], answer)
+        except Exception as problem:
+            raise AssertionError(f"{method} {path}: {answer.status}, {answer.data[:300]!r}") from problem
+        if path == "/auth/logout":
+            admin.sign_in()
+
+
+@pytest.mark.parametrize("coding", ["chunked", "gzip, chunked"])
+def test_the_openapi_document_tells_what_a_body_in_chunks_gets(admin: Portal, coding: str) -> None:
+    """Sent at once: a body that is still on its way when the connection is closed can take the answer with it."""
+    gateway = urllib3.util.parse_url(admin.stack.gateway)
+    for method, path in OPERATIONS:
+        target = path.format_map(defaultdict(lambda: "none", id="99"))
+        head = f"{method.upper()} {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: {coding}\r\n"
+        with socket.create_connection((str(gateway.host), gateway.port or 80), timeout=15) as connection:
+            connection.sendall(f"{head}Authorization: Bearer {admin.token}\r\n\r\n0\r\n\r\n".encode())
+            answer = HTTPResponse(connection)
+            answer.begin()
+        assert str(answer.status) in DOCUMENT["paths"][path][method]["responses"], f"{method} {path}: {answer.status}"
+        if path == "/auth/logout":
+            admin.sign_in()
 
 
 @pytest.mark.parametrize("asked", [JSON, XML])

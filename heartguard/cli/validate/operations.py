@@ -11,7 +11,7 @@ from ...schema.json_schema import types_of
 from ...settings import ROOT
 
 PUBLISHED = ROOT / "schemas" / "openapi.json"
-ANYTHING = "application/octet-stream"
+ANYTHING = "*/*"
 """What is said of an answer whose media type is that of what was stored."""
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from email.utils import formatdate
 from http import HTTPStatus
 from math import inf
@@ -31,7 +31,8 @@ SEND_TIMEOUT = 30.0
 LINGER = 5.0
 """Seconds in which a client that still sends may read why it should not: closed at once, it would never see that."""
 MOST_HEAD = 64 * 1024
-"""Bytes of a head; what comes in one read may be a little longer."""
+"""Bytes of a head, of which those of its target may be :data:`MOST_TARGET`."""
+MOST_TARGET = 16 * 1024
 MOST_HEADERS = 100
 PIPELINED = 32
 """How many requests of a connection may wait for the one before them. The rest is not answered."""
@@ -114,6 +115,8 @@ class Client(asyncio.Protocol):
         come."""
         self._held_up = self._full = self._in_head = False
         self._room: asyncio.Future[None] | None = None
+        self._read = 0
+        """Bytes that came last."""
         self._untold = 0
         """Bytes of a body that the parser does not see."""
         self.deadline = clients.now + HEAD_TIMEOUT
@@ -132,6 +135,7 @@ class Client(asyncio.Protocol):
         if self._untold:
             self._take_untold(received)
             return
+        self._read = len(received)
         try:
             self._parser.feed_data(received)
         except HttpParserUpgrade as upgrade:
@@ -142,7 +146,7 @@ class Client(asyncio.Protocol):
             if self._in_head:
                 self._head_size += len(received)
                 if self._head_size > MOST_HEAD:
-                    self._refuse(ServiceError(431))
+                    self._refuse(_too_long(self._target, {}) or ServiceError(431))
 
     def eof_received(self) -> bool:
         """Whether the connection stays open for what is still to be answered."""
@@ -216,6 +220,8 @@ class Client(asyncio.Protocol):
             unreadable=self._unreadable,
             keep=parser.should_keep_alive(),
         )
+        if len(self._target) > MOST_TARGET or self._head_size + self._read > MOST_HEAD:
+            request.problem = _too_long(self._target, self._headers)
         if b"#" in self._target:
             request.problem = Malformed("The target has a fragment")
         if request.version != "1.1":
@@ -390,6 +396,12 @@ class Client(asyncio.Protocol):
 
 class _TooMany(Exception):
     """More headers than :data:`MOST_HEADERS`."""
+
+
+def _too_long(target: bytes, headers: Mapping[str, str]) -> ServiceError | None:
+    if len(target) > MOST_TARGET:
+        return ServiceError(414)
+    return ServiceError(431) if sum(map(len, headers.values())) > MOST_HEAD else None
 
 
 def _too_old(request: Request) -> ServiceError | None:

@@ -51,7 +51,7 @@ def _no_write(_piece: bytes) -> None:
 
 
 def environ_of(visit: Visit) -> WSGIEnvironment:
-    """The request as WSGI has it (PEP 3333)."""
+    """The request as WSGI has it (PEP 3333), without its body: as with services, that of a ``GET`` is not looked at."""
     name, port = visit.request.server
     environ: WSGIEnvironment = {
         "REQUEST_METHOD": visit.method,
@@ -71,7 +71,7 @@ def environ_of(visit: Visit) -> WSGIEnvironment:
         VISIT: visit,
     }
     for name, value in visit.headers.items():
-        if "_" not in name:
+        if "_" not in name and name != "transfer-encoding":
             environ["HTTP_" + name.upper().replace("-", "_")] = value
     environ["HTTP_X_REQUEST_ID"] = visit.request_id
     return environ

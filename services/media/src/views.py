@@ -70,9 +70,13 @@ def delete_item(id: uuid.UUID, caller: Claims, media: Media) -> None:  # noqa: A
 @endpoints.get(
     f"{PATH}/{{organization}}/{{owner}}/{{id}}/{{name}}",
     audience=Audience.PUBLIC,
-    produces="application/octet-stream",
+    produces="*/*",
     statuses=[206, 304],
-    errors={403: "The link is not one that was given out, or it has expired", 416: "The range lies behind the end"},
+    errors={
+        403: "The link is not one that was given out, or it has expired",
+        412: "The file is none of those in `If-Match`",
+        416: "The range lies behind the end",
+    },
 )
 def download(organization: str, owner: str, id: str, name: str, query: LinkQuery, objects: Objects) -> Response:  # noqa: A002
     """The file that a link leads to."""
