@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from typing import Any, get_type_hints
 
 from flask import Flask, Response, current_app, g, request
+from werkzeug.routing import IntegerConverter
 
 from . import audit
 from .body import read_limited
 from .codec import decode, encode
-from .endpoint import Endpoint, Reply, is_optional_caller, path_parameters, query_of
+from .endpoint import MAX_ID, Endpoint, Reply, is_optional_caller, path_parameters, query_of
 from .endpoints import Endpoints
-from .errors import Forbidden, Invalid, Malformed, ServiceError, Unauthorized
+from .errors import Forbidden, Invalid, Malformed, NotFound, ServiceError, Unauthorized
 from .models.base import Answer
 from .models.common import Detail
 from .negotiation import Format, content_type, format_of
@@ -23,8 +24,18 @@ from .preconditions import IfMatch, conditional
 from .tokens import Claims, Tokens, as_bearer, bearer
 
 
+class _Id(IntegerConverter):
+    """A number of no more digits than an id can have; whether it is one the handler says.
+
+    Werkzeug's converter with a ``max`` refuses too late: of a path with several methods it makes a 405.
+    """
+
+    regex = rf"\d{{1,{len(str(MAX_ID))}}}"
+
+
 def bind(app: Flask, endpoints: Endpoints, tokens: Tokens, resources: Mapping[type, Any]) -> None:
     """Register every endpoint with the application. A parameter that nothing provides is a TypeError, at start."""
+    app.url_map.converters["id"] = _Id
     for endpoint in endpoints:
         if endpoint.audit and not audit.is_installed(app):
             raise TypeError(f"{endpoint.name}: there is no audit trail for {endpoint.audit}")
@@ -78,6 +89,8 @@ class _Handler:
     def __call__(self, **in_path: Any) -> Response:
         endpoint = self.endpoint
         g.audit_action = endpoint.audit
+        if any(isinstance(part, int) and part > MAX_ID for part in in_path.values()):
+            raise NotFound
         try:
             self._admit()
             answer = self._audited(in_path)

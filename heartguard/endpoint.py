@@ -78,7 +78,7 @@ class Endpoint:
     def rule(self) -> str:
         """The path as Flask writes it, with converters taken from the signature."""
         hints = get_type_hints(self.view)
-        converters = {int: f"int(max={MAX_ID}):", str: "", uuid.UUID: "uuid:"}
+        converters = {int: "id:", str: "", uuid.UUID: "uuid:"}
         path = self.path
         for name in path_parameters(path):
             path = path.replace(f"{{{name}}}", f"<{converters.get(hints[name], '')}{name}>")

@@ -57,10 +57,6 @@ def sample() -> Endpoints:
     def whoami(caller: Claims | None, client: Client, greeting: Greeting) -> Introspection:
         return Introspection(active=caller is not None, sid=client.ip, jti=client.user_agent, role=greeting.words)
 
-    @endpoints.delete("/timeseries/things/{number}", audience=Audience.ADMIN, audit="THING_DELETE")
-    def drop(number: int) -> None:
-        return None
-
     @endpoints.put("/timeseries/fault", audience=Audience.MANAGER)
     def fault() -> None:
         raise RuntimeError("the secret inside")
@@ -81,8 +77,19 @@ def sample() -> Endpoints:
     def raw() -> Response:
         return Response("plain", content_type="text/plain")
 
+    state_numbered(endpoints)
     state_audited(endpoints)
     return endpoints
+
+
+def state_numbered(endpoints: Endpoints) -> None:
+    @endpoints.get("/timeseries/things/{number}", audience=Audience.PUBLIC)
+    def known_thing(number: int) -> Introspection:
+        return Introspection(active=True, exp=number)
+
+    @endpoints.delete("/timeseries/things/{number}", audience=Audience.ADMIN, audit="THING_DELETE")
+    def drop(number: int) -> None:
+        return None
 
 
 def state_audited(endpoints: Endpoints) -> None:
@@ -301,6 +308,18 @@ def test_unknown_routes_and_wrong_methods(client: FlaskClient) -> None:
     wrong = client.put("/timeseries/echo")
     assert (wrong.status_code, code(wrong), wrong.headers["Allow"]) == (405, "TS_405", "POST")
     assert client.get("/timeseries/things/x/left", headers=token()).status_code == 404
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+@pytest.mark.parametrize("number", ["2147483648", "9" * 10, "9" * 40, "9" * 5000], ids=len)
+def test_a_number_that_can_be_no_id(client: FlaskClient, method: str, number: str) -> None:
+    """404 by every method: Werkzeug's own limit makes a 405 of it for all but one."""
+    answer = client.open(f"/timeseries/things/{number}", method=method, headers=token("admin"))
+    assert (answer.status_code, code(answer)) == (404, "TS_404")
+
+
+def test_the_largest_id(client: FlaskClient) -> None:
+    assert client.get(f"/timeseries/things/{2**31 - 1}").json == {"active": True, "exp": 2**31 - 1}
 
 
 def test_nothing_acceptable(client: FlaskClient) -> None:
