@@ -269,6 +269,9 @@ def test_who_ends_his_side_is_answered_all_the_same() -> None:
         (GET.replace(b"Host: a", b"Host : a"), [400]),
         (POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", [400]),
         (GET[:-4] + b"\r\nX: " + b"a" * 300_000, [431]),
+        (GET[:-4] + b"\r\nX: " + b"a" * 70_000 + b"\r\n\r\n", [431]),
+        (b"GET /?" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", [414]),
+        (b"GET /?" + b"a" * 300_000, [414]),
     ],
 )
 def test_what_cannot_be_read_is_told_after_all_that_could(sent: bytes, statuses: list[int]) -> None:
@@ -277,6 +280,7 @@ def test_what_cannot_be_read_is_told_after_all_that_could(sent: bytes, statuses:
             reader, writer = await connect()
             writer.write(sent)
             assert [(await answer(reader))[0] for _ in statuses] == statuses
+            writer.write_eof()
             assert await reader.read() == b""
 
     run(work())
