@@ -141,7 +141,8 @@ class Client(asyncio.Protocol):
         except HttpParserUpgrade as upgrade:
             self._ignore_upgrade(received[upgrade.args[0] :])
         except HttpParserError as error:
-            self._refuse(_problem(error))
+            if not self._deaf:
+                self._refuse(_problem(error))
         else:
             if self._in_head:
                 self._head_size += len(received)
@@ -210,6 +211,8 @@ class Client(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        if self._deaf:
+            return
         parser = self._parser
         request = Request(
             self,

@@ -424,3 +424,30 @@ def test_the_end_waits_only_so_long() -> None:
             assert await reader.read() == b""
 
     run(work())
+
+
+def test_at_the_end_no_request_is_taken_without_its_body() -> None:
+    go = asyncio.Event()
+    bodies: list[bytes] = []
+
+    async def waits(request: Request) -> None:
+        bodies.append(await request.read())
+        await go.wait()
+        request.answer(200, [], b"")
+
+    async def work() -> None:
+        async with serving(waits) as (connect, clients):
+            reader, writer = await connect()
+            writer.write(GET)
+            await asyncio.sleep(0.1)
+            finishing = asyncio.ensure_future(clients.finish(5))
+            await asyncio.sleep(0.01)
+            writer.write(POST + b"Content-Length: 3\r\n\r\nabc")
+            await asyncio.sleep(0.1)
+            go.set()
+            assert (await answer(reader))[1].get("connection") == "close"
+            assert await reader.read() == b""
+            assert bodies == [b""]
+            await finishing
+
+    run(work())
