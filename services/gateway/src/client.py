@@ -117,8 +117,6 @@ class Client(asyncio.Protocol):
         self._room: asyncio.Future[None] | None = None
         self._read = 0
         """Bytes that came last."""
-        self._untold = 0
-        """Bytes of a body that the parser does not see."""
         self.deadline = clients.now + HEAD_TIMEOUT
 
     # What the event loop calls
@@ -131,9 +129,6 @@ class Client(asyncio.Protocol):
 
     def data_received(self, received: bytes) -> None:
         if self._deaf:
-            return
-        if self._untold:
-            self._take_untold(received)
             return
         self._read = len(received)
         try:
@@ -249,23 +244,13 @@ class Client(asyncio.Protocol):
             return
         self._last = True
         request.keep = False
-        length = request.headers.get("content-length", "0")
-        self._untold = int(length) if "transfer-encoding" not in request.headers else 0
-        if self._untold:
-            self._take_untold(rest)
-        else:
-            self._deaf = True
-            request.finish()
+        self._parser = HttpRequestParser(_BodyOnly(self))
+        self.data_received(written("POST / HTTP/1.1", _framing(request.headers)) + rest)
 
-    def _take_untold(self, received: bytes) -> None:
-        assert self._coming is not None
-        piece = received[: self._untold]
-        self._untold -= len(piece)
-        if piece:
-            self._coming.add(piece)
-        if not self._untold:
-            self._deaf = True
-            self._coming.finish()
+    def on_last_complete(self) -> None:
+        """The body that :meth:`_ignore_upgrade` awaits is here."""
+        self.on_message_complete()
+        self._deaf = True
 
     def _refuse(self, problem: ServiceError) -> None:
         """Nothing more can be read. In the middle of a body, its request is the one that is told."""
@@ -395,6 +380,20 @@ class Client(asyncio.Protocol):
             self.make_room()
         else:
             self._transport.close()
+
+
+class _BodyOnly:
+    """What a client wants to hear of a request whose head it knows."""
+
+    def __init__(self, client: Client) -> None:
+        self.on_body = client.on_body
+        self.on_message_complete = client.on_last_complete
+
+
+def _framing(headers: Mapping[str, str]) -> Headers:
+    """What says where a request's body ends."""
+    name = "transfer-encoding" if "transfer-encoding" in headers else "content-length"
+    return [(name, headers.get(name, "0"))]
 
 
 class _TooMany(Exception):

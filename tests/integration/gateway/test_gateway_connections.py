@@ -184,7 +184,20 @@ def test_a_client_that_asks_first_is_told_to_send_its_body() -> None:
     run(work())
 
 
-@pytest.mark.parametrize("pieces", [[b"abcdef"], [b"", b"abc", b"def"], [b"abcdefGET /smuggled HTTP/1.1\r\n\r\n"]])
+LENGTH = b"Content-Length: 6\r\n\r\n"
+CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [LENGTH + b"abcdef"],
+        [LENGTH, b"abc", b"def"],
+        [LENGTH + b"abcdefPOST /smuggled HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\na"],
+        [CHUNKED + b"6\r\nabcdef\r\n0\r\n\r\n"],
+        [CHUNKED, b"3\r\nab", b"c\r\n3\r\ndef\r\n0\r\n", b"\r\n" + GET],
+    ],
+)
 def test_a_wish_for_another_protocol_is_passed_over_and_the_body_is_not(pieces: list[bytes]) -> None:
     """Some clients ask for HTTP/2 with every first request."""
 
@@ -192,12 +205,28 @@ def test_a_wish_for_another_protocol_is_passed_over_and_the_body_is_not(pieces: 
         async with serving() as (connect, _):
             reader, writer = await connect()
             upgrade = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
-            writer.write(POST + upgrade + b"Content-Length: 6\r\n\r\n" + pieces[0])
+            writer.write(POST + upgrade + pieces[0])
             for piece in pieces[1:]:
                 await asyncio.sleep(0.02)
                 writer.write(piece)
             status, headers, body = await answer(reader)
             assert (status, body, headers["connection"]) == (200, b"POST /a 6 abcdef", "close")
+            assert await reader.read() == b""
+
+    run(work())
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [LENGTH + b"abc", CHUNKED + b"6\r\nabc", CHUNKED + b"zz\r\n", b"Transfer-Encoding: identity\r\n\r\nabc"],
+)
+def test_a_body_that_breaks_off_does_so_beside_a_wish_for_another_protocol_too(rest: bytes) -> None:
+    async def work() -> None:
+        async with serving() as (connect, _):
+            reader, writer = await connect()
+            writer.write(POST + b"Connection: Upgrade\r\nUpgrade: h2c\r\n" + rest)
+            writer.write_eof()
+            assert (await answer(reader))[::2] == (400, b"cut short")
             assert await reader.read() == b""
 
     run(work())
