@@ -224,6 +224,8 @@ class Client(asyncio.Protocol):
             request.problem = Malformed("The target has a fragment")
         if request.version != "1.1":
             request.problem = _too_old(request) or request.problem
+        if "transfer-encoding" in self._unreadable:
+            request.problem = Malformed("Transfer-Encoding can only be chunked")
         self._coming = request
         self._enter(request)
 
@@ -356,7 +358,8 @@ class Client(asyncio.Protocol):
         self._transport.abort()
 
     def _head(self, request: Request, status: int, headers: Headers, length: int | None) -> bytes:
-        request.keep = request.keep and request.complete and not (self._last and not self._waiting)
+        whole = request.complete and request.problem is None
+        request.keep = request.keep and whole and not (self._last and not self._waiting)
         fields = [*headers, ("date", self._clients.date)]
         if length is not None:
             fields.append(("content-length", str(length)))

@@ -147,6 +147,27 @@ def test_how_long_a_connection_stays(request_: bytes, told: str | None, stays: b
 
 
 @pytest.mark.parametrize(
+    "sent",
+    [
+        GET.replace(b"/a", b"/a#b"),
+        GET.replace(b"/a", b"http://user@a/"),
+        POST.replace(b"1.1", b"1.0") + b"Connection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        POST + b"Transfer-Encoding: \xff, chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+    ],
+)
+def test_nothing_is_read_after_what_others_could_read_differently(sent: bytes) -> None:
+    async def work() -> None:
+        async with serving() as (connect, _):
+            reader, writer = await connect()
+            writer.write(sent + GET)
+            status, headers, _body = await answer(reader)
+            assert (status, headers["connection"]) == (400, "close")
+            assert await reader.read() == b""
+
+    run(work())
+
+
+@pytest.mark.parametrize(
     ("target", "host", "path", "query"),
     [
         (b"/a%20b?c=%20", "a", "/a b", "c=%20"),
