@@ -202,7 +202,9 @@ class Client(asyncio.Protocol):
             self._unreadable |= {known}
             return
         headers = self._headers
-        headers[known] = f"{headers[known]},{text}" if known in headers else text
+        if known in headers:
+            text = f"{headers[known]}{'; ' if known == 'cookie' else ','}{text}"
+        headers[known] = text
 
     def on_headers_complete(self) -> None:
         self._in_head = False

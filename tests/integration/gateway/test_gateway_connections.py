@@ -167,6 +167,19 @@ def test_nothing_is_read_after_what_others_could_read_differently(sent: bytes) -
     run(work())
 
 
+def test_what_comes_twice_is_joined() -> None:
+    async def tell(request: Request) -> None:
+        request.answer(200, [], repr((request.headers["x-a"], request.headers["cookie"])).encode())
+
+    async def work() -> None:
+        async with serving(tell) as (connect, _):
+            reader, writer = await connect()
+            writer.write(GET[:-2] + b"X-A: 1\r\nCookie: a=1\r\nX-A: 2\r\nCookie: b=2\r\n\r\n")
+            assert (await answer(reader))[2].decode() == repr(("1,2", "a=1; b=2"))
+
+    run(work())
+
+
 @pytest.mark.parametrize(
     ("target", "host", "path", "query"),
     [
