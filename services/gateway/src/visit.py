@@ -67,12 +67,15 @@ class Visit:
 
     def check(self) -> None:
         """Raise what is wrong with the request, whatever it asks for: it could not be read, has no ``Host`` or two, or
-        a change has a condition that cannot be read."""
+        something that cannot be read: where it comes from (not to be taken for the proxy's own), or a change's
+        condition."""
         request = self.request
         if request.problem is not None:
             raise request.problem
         host = self.headers.get("host", "")
         if "," in host or (not host and request.version == "1.1"):
             raise Malformed("There must be one Host header")
+        if "x-forwarded-for" in request.unreadable:
+            raise Malformed("X-Forwarded-For must be ASCII")
         if request.unreadable and self.method not in {"GET", "HEAD"} and PRECONDITIONS & request.unreadable:
             raise Malformed("A precondition must be ASCII")

@@ -160,3 +160,18 @@ def test_requests_one_after_the_other_without_waiting_are_each_answered(port: in
     assert statuses(speak(port, GET + b"\r\n" + post + GET + b"\r\n")) == [200, 200, 200]
     assert [seen.target for seen in service.seen] == ["/auth/health", "/auth/login", "/auth/health"]
     assert [seen.body for seen in service.seen] == [b"", b"abc", b""]
+
+
+def test_no_client_passes_for_the_proxy_that_passed_it_on(
+    kit: Fixture, valkey_url: str, free_port: Callable[[], int]
+) -> None:
+    """Metrics are for the proxy's network; a proxy appends to whatever the client says."""
+    found = free_port()
+    with kit.gateway_process(found, REDIS_URL=valkey_url, TRUSTED_PROXIES="127.0.0.1"):
+        for said, expected in (
+            (b"", 200),
+            (b"X-Forwarded-For: 6.6.6.6\r\n", 401),
+            (b"X-Forwarded-For: \xff, 6.6.6.6\r\n", 400),
+        ):
+            asked = b"GET /gateway/metrics HTTP/1.1\r\n" + HOST + said + b"\r\n"
+            assert statuses(speak(found, asked)) == [expected]
