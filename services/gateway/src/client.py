@@ -31,8 +31,9 @@ SEND_TIMEOUT = 30.0
 LINGER = 5.0
 """Seconds in which a client that still sends may read why it should not: closed at once, it would never see that."""
 MOST_HEAD = 64 * 1024
-"""Bytes of a head, of which those of its target may be :data:`MOST_TARGET`."""
+"""Bytes of a head, or of what frames a body and brings nothing of it."""
 MOST_TARGET = 16 * 1024
+"""Bytes of the head that its target may have."""
 MOST_HEADERS = 100
 PIPELINED = 32
 """How many requests of a connection may wait for the one before them. The rest is not answered."""
@@ -115,8 +116,10 @@ class Client(asyncio.Protocol):
         come."""
         self._held_up = self._full = self._in_head = False
         self._room: asyncio.Future[None] | None = None
-        self._read = 0
-        """Bytes that came last."""
+        self._framing = 0
+        """Bytes of a head, or that have come since the last of a body."""
+        self._fresh = 0
+        """Bytes that came last, as far as they may count as that."""
         self.deadline = clients.now + HEAD_TIMEOUT
 
     # What the event loop calls
@@ -130,7 +133,7 @@ class Client(asyncio.Protocol):
     def data_received(self, received: bytes) -> None:
         if self._deaf:
             return
-        self._read = len(received)
+        self._fresh = len(received)
         try:
             self._parser.feed_data(received)
         except HttpParserUpgrade as upgrade:
@@ -139,10 +142,9 @@ class Client(asyncio.Protocol):
             if not self._deaf:
                 self._refuse(_problem(error))
         else:
-            if self._in_head:
-                self._head_size += len(received)
-                if self._head_size > MOST_HEAD:
-                    self._refuse(_too_long(self._target, {}) or ServiceError(431))
+            self._framing += self._fresh
+            if self._framing > MOST_HEAD and (self._in_head or self._in_body):
+                self._refuse(_too_long(self._target, {}) or ServiceError(431))
 
     def eof_received(self) -> bool:
         """Whether the connection stays open for what is still to be answered."""
@@ -177,7 +179,7 @@ class Client(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self._in_head = True
-        self._head_size = 0
+        self._framing = 0
         self._target = b""
         self._headers: dict[str, str] = {}
         self._unreadable: frozenset[str] = frozenset()
@@ -208,6 +210,7 @@ class Client(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        self._framing = self._fresh = 0
         if self._deaf:
             return
         parser = self._parser
@@ -220,8 +223,7 @@ class Client(asyncio.Protocol):
             unreadable=self._unreadable,
             keep=parser.should_keep_alive(),
         )
-        if len(self._target) > MOST_TARGET or self._head_size + self._read > MOST_HEAD:
-            request.problem = _too_long(self._target, self._headers)
+        request.problem = request.problem or _too_long(self._target, self._headers)
         if b"#" in self._target:
             request.problem = Malformed("The target has a fragment")
         if request.version != "1.1":
@@ -232,10 +234,12 @@ class Client(asyncio.Protocol):
         self._enter(request)
 
     def on_body(self, piece: bytes) -> None:
+        self._framing = self._fresh = 0
         if self._coming is not None and not self._deaf:
             self._coming.add(piece)
 
     def on_message_complete(self) -> None:
+        self._fresh = 0
         if self._coming is not None and not self._parser.should_upgrade():
             self._coming.finish()
 
@@ -259,7 +263,7 @@ class Client(asyncio.Protocol):
     def _refuse(self, problem: ServiceError) -> None:
         """Nothing more can be read. In the middle of a body, its request is the one that is told."""
         self._last = self._deaf = True
-        if self._coming is not None and not self._coming.complete and not self._in_head:
+        if self._coming is not None and self._in_body:
             self._coming.fail()
         else:
             self._enter(Request(self, "", NO_TARGET, {}, problem=problem))
@@ -284,6 +288,10 @@ class Client(asyncio.Protocol):
         if self._waiting and not self._full:
             self._begin(self._waiting.popleft())
         self.make_room()
+
+    @property
+    def _in_body(self) -> bool:
+        return self._coming is not None and not self._coming.complete and not self._in_head
 
     @property
     def is_idle(self) -> bool:

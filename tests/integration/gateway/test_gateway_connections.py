@@ -349,6 +349,43 @@ def test_what_cannot_be_read_is_told_after_all_that_could(sent: bytes, statuses:
     run(work())
 
 
+@pytest.mark.parametrize("endless", [b"0\r\nX: ", b"1;", b"0\r\n" + b"X: y\r\n" * 30_000])
+def test_what_frames_a_body_has_an_end(endless: bytes) -> None:
+    async def work() -> None:
+        async with serving() as (connect, _):
+            reader, writer = await connect()
+            writer.write(POST + CHUNKED + b"3\r\nabc\r\n" + endless)
+            writer.write(b"a" * 500_000)
+            assert (await answer(reader))[::2] == (400, b"cut short")
+
+    run(work())
+
+
+@pytest.mark.parametrize("chunk", [b"1;%b\r\na\r\n" % (b"x" * 1000), b"1\r\na\r\n"])
+def test_a_body_may_come_in_small_chunks(chunk: bytes) -> None:
+    async def work() -> None:
+        async with serving() as (connect, _):
+            reader, writer = await connect()
+            writer.write(POST + CHUNKED + chunk * 20_000 + b"0\r\n\r\n")
+            assert (await answer(reader))[2].startswith(b"POST /a 20000 ")
+
+    run(work())
+
+
+def test_a_head_does_not_grow_by_what_came_before_it() -> None:
+    async def work() -> None:
+        async with serving() as (connect, _):
+            reader, writer = await connect()
+            writer.write(POST + b"Content-Length: 200000\r\n\r\n" + bytes(200_000) + GET[:-2])
+            assert (await answer(reader))[0] == 200
+            for rest in (b"X: y", b"\r\n\r\n"):
+                await asyncio.sleep(0.05)
+                writer.write(rest)
+            assert (await answer(reader))[0] == 200
+
+    run(work())
+
+
 def test_one_head_after_the_other_may_be_long() -> None:
     async def work() -> None:
         async with serving() as (connect, _):
