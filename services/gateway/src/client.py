@@ -116,6 +116,8 @@ class Client(asyncio.Protocol):
         come."""
         self._held_up = self._full = self._in_head = False
         self._room: asyncio.Future[None] | None = None
+        self._unsent = 0
+        """Bytes of the last answer that the client had still to take when it was looked at."""
         self._framing = 0
         """Bytes of a head, or that have come since the last of a body."""
         self._fresh = 0
@@ -167,7 +169,8 @@ class Client(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._full = False
         self._make_way()
-        if self._at_work is None:
+        if self._at_work is None and not self._closing:
+            self._rest()
             self._next()
 
     def _make_way(self) -> None:
@@ -284,6 +287,11 @@ class Client(asyncio.Protocol):
         self.deadline = inf
         self._task = self._loop.create_task(self._clients.answering(request))
 
+    def _rest(self) -> None:
+        """Give the client time: to take the answer, or else to ask again, or to come to the end of what it asks."""
+        time = SEND_TIMEOUT if self._full else HEAD_TIMEOUT if self._in_head else IDLE
+        self.deadline = self._clients.now + time
+
     def _next(self) -> None:
         if self._waiting and not self._full:
             self._begin(self._waiting.popleft())
@@ -305,20 +313,24 @@ class Client(asyncio.Protocol):
 
     def give_up(self) -> None:
         """Time has run out: for a request's head, between two, or for the end of an answer."""
+        unsent = self._transport.get_write_buffer_size()
         if self._in_head and not self._last:
             self._refuse(ServiceError(408, "The request did not come in time"))
+        elif self._closing and unsent and unsent != self._unsent:
+            self._unsent = unsent
+            self.deadline = self._clients.now + SEND_TIMEOUT
         else:
             self.abort()
 
     # What a request asks for
 
     def hold_up(self) -> None:
-        if not self._held_up and not self._gone:
+        if not self._held_up and not self._transport.is_closing():
             self._held_up = True
             self._transport.pause_reading()
 
     def make_room(self) -> None:
-        if self._held_up and not self._waiting and not self._gone:
+        if self._held_up and not self._waiting and not self._transport.is_closing():
             self._held_up = False
             self._transport.resume_reading()
 
@@ -360,7 +372,7 @@ class Client(asyncio.Protocol):
         if not request.keep:
             self._close()
             return
-        self.deadline = self._clients.now + (SEND_TIMEOUT if self._full else IDLE)
+        self._rest()
         self._next()
 
     def abort(self) -> None:

@@ -551,3 +551,85 @@ def test_at_the_end_no_request_is_taken_without_its_body() -> None:
             await finishing
 
     run(work())
+
+
+async def backlog(request: Request, most: int) -> int:
+    """Send until the client has to take some before there is room for more; how much that was."""
+    transport = request._line._transport  # type: ignore[attr-defined]
+    sent = 0
+    while transport.get_write_buffer_size() <= most:
+        await request.send(bytes(32_768))
+        await asyncio.sleep(0)
+        sent += 32_768
+    return sent
+
+
+def test_the_last_of_an_answer_is_not_cut_off_while_the_client_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LINGER", 0.1)
+    sent: list[int] = []
+
+    async def waits(request: Request) -> None:
+        request.begin(200, [], 1 << 40)
+        sent.append(await backlog(request, 0))
+        request.end()
+
+    async def work() -> None:
+        async with serving(waits) as (connect, _):
+            reader, writer = await connect()
+            writer.write(GET[:-2] + b"Connection: close\r\n\r\n")
+            await asyncio.sleep(2.5)
+            await reader.readuntil(b"\r\n\r\n")
+            assert [len(await reader.read())] == sent
+
+    run(work())
+
+
+def test_who_takes_nothing_of_the_last_of_an_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LINGER", 0.1)
+    monkeypatch.setattr(module, "SEND_TIMEOUT", 0.1)
+    sent: list[int] = []
+
+    async def waits(request: Request) -> None:
+        request.begin(200, [], 1 << 40)
+        sent.append(await backlog(request, 0))
+        request.end()
+
+    async def work() -> None:
+        async with serving(waits) as (connect, _):
+            reader, writer = await connect()
+            writer.write(GET[:-2] + b"Connection: close\r\n\r\n")
+            await asyncio.sleep(4)
+            await reader.readuntil(b"\r\n\r\n")
+            assert len(await reader.read()) < sent[0]
+
+    run(work())
+
+
+def test_who_has_taken_a_long_answer_may_then_be_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SEND_TIMEOUT", 1)
+    size = 20 * 1024 * 1024
+
+    async def whole(request: Request) -> None:
+        request.answer(200, [], bytes(size))
+
+    async def work() -> None:
+        async with serving(whole) as (connect, _):
+            reader, writer = await connect()
+            for _ in range(2):
+                writer.write(GET)
+                assert len((await answer(reader))[2]) == size
+                await asyncio.sleep(2.5)
+
+    run(work())
+
+
+def test_a_head_that_began_too_early_has_no_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HEAD_TIMEOUT", 0.5)
+
+    async def work() -> None:
+        async with serving() as (connect, _):
+            reader, writer = await connect()
+            writer.write(GET + GET[:-2])
+            assert [(await answer(reader))[0] for _ in range(2)] == [200, 408]
+
+    run(work())
