@@ -9,7 +9,7 @@ from multiprocessing.process import BaseProcess
 PATIENCE = 12.0
 """Seconds for the workers to end by themselves: they wait up to 10 for what is under way."""
 PAUSE = 1.0
-"""Seconds until one that died is replaced: one that cannot even begin should not keep a processor busy."""
+"""Seconds until those that died are replaced: one that cannot even begin should not keep a processor busy."""
 TOLD = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -19,9 +19,9 @@ def keep_running(number: int, work: Callable[[], None]) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, awaited)
     workers = [_begun(work) for _ in range(number)]
     while signal.sigwait(awaited) not in TOLD:
-        for place, worker in enumerate(workers):
-            if not worker.is_alive():
-                time.sleep(PAUSE)
+        if dead := [place for place, worker in enumerate(workers) if not worker.is_alive()]:
+            time.sleep(PAUSE)
+            for place in dead:
                 workers[place] = _begun(work)
     _end(workers)
 

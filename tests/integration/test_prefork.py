@@ -68,6 +68,15 @@ def test_one_that_cannot_begin_is_tried_again_and_keeps_no_processor_busy() -> N
         assert 2 <= len(process.stdout.read()) <= 11
 
 
+def test_however_many_cannot_begin_they_end_at_once() -> None:
+    with running(30, "broken") as process:
+        time.sleep(1.5)
+        told = time.monotonic()
+        process.terminate()
+        assert process.wait(20) == 0
+        assert time.monotonic() - told < 3
+
+
 @pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])
 def test_one_that_does_not_end_is_killed(told: signal.Signals) -> None:
     with running(1, "stubborn") as process:
