@@ -21,6 +21,19 @@ def test_a_file_is_measured_and_hashed(tmp_path: Path) -> None:
     assert list((tmp_path / "incoming").iterdir()) == []
 
 
+@pytest.mark.parametrize("stays", [True, False])
+def test_a_long_file_is_whole_wherever_it_goes(tmp_path: Path, stays: bool) -> None:
+    pieces = [bytes([number]) * 300_000 for number in range(20)]
+    with Spool(tmp_path, 10_000_000, stays=stays) as content:
+        for _ in range(2):
+            content.restart()
+            for piece in pieces:
+                content.write(piece)
+        content.sync()
+        assert content.path.read_bytes() == b"".join(pieces)
+        assert content.sha256 == hashlib.sha256(b"".join(pieces)).digest()
+
+
 def test_more_than_there_may_be_is_not_written(tmp_path: Path) -> None:
     with Spool(tmp_path, 5) as content:
         content.write(b"12345")

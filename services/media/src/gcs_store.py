@@ -47,6 +47,8 @@ class GcsStore:
     server speaks the protocol; no token is shown to that one.
     """
 
+    stays = False
+
     def __init__(self, bucket: str, key: Path, *, ttl: int, connections: int, endpoint: str | None = None) -> None:
         credentials = Credentials.from_service_account_file(str(key))
         self._signer = credentials

@@ -30,6 +30,8 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 class LocalStore:
     """Implements :class:`.store.Store`. Links work for ``ttl`` seconds and less than one more."""
 
+    stays = True
+
     def __init__(self, folder: Path, signer: LinkSigner, ttl: int, clock: Callable[[], float] = time.time) -> None:
         self._root = folder / "objects"
         self._signer = signer

@@ -33,7 +33,7 @@ class Media:
         self._max_body = max_body
 
     def upload(self, incoming: Incoming, caller: Claims) -> MediaItem:
-        with Spool(self._incoming, self._max_file) as content:
+        with Spool(self._incoming, self._max_file, stays=self._store.stays) as content:
             said = read_upload(incoming, content, self._max_body)
             self._store.prepare(content)
             type_ = formats.media_type(said.content_type)

@@ -14,17 +14,23 @@ from heartguard.errors import ServiceError, Unavailable
 
 ABANDONED = 3600.0
 """Seconds after which a file on its way in is nobody's."""
+AHEAD = 1024 * 1024
+"""Bytes that are brought to the disk together while more come in."""
 _syncing = ThreadPoolExecutor(16, "sync")
 
 
 class Spool:
-    """Takes in a file of up to ``limit`` bytes, in ``folder``. Leaving the block removes what nobody has moved away."""
+    """Takes in a file of up to ``limit`` bytes, in ``folder``. Leaving the block removes what nobody has moved away.
 
-    def __init__(self, folder: Path, limit: int) -> None:
+    One that ``stays`` is brought to the disk while it comes in, so that :meth:`sync` has little left to wait for.
+    """
+
+    def __init__(self, folder: Path, limit: int, *, stays: bool = False) -> None:
         self.path = folder / f"{uuid.uuid4()}.part"
         self._limit = limit
+        self._stays = stays
         self._hash = hashlib.sha256()
-        self.size = 0
+        self.size = self._ahead = 0
 
     def __enter__(self) -> "Spool":
         with _room():
@@ -49,6 +55,13 @@ class Spool:
             rest = memoryview(piece)
             while rest:
                 rest = rest[self.file.write(rest) :]
+        if self._stays and self.size - self._ahead >= AHEAD:
+            self._write_ahead()
+
+    def _write_ahead(self) -> None:
+        """Let the kernel begin to write: with this advice it does, and drops only what was on the disk before."""
+        os.posix_fadvise(self.file.fileno(), self._ahead, self.size - self._ahead, os.POSIX_FADV_DONTNEED)
+        self._ahead = self.size
 
     def begin_sync(self) -> None:
         """The file is complete: bring it to the disk while other things are done."""
@@ -62,7 +75,7 @@ class Spool:
         self._on_disk.result()
 
     def restart(self) -> None:
-        self.size = 0
+        self.size = self._ahead = 0
         self._hash = hashlib.sha256()
         self.file.seek(0)
         self.file.truncate()

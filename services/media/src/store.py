@@ -33,6 +33,9 @@ class Download:
 class Store(Protocol):
     """Objects by name. What is away, or does not answer in time, is :class:`heartguard.errors.Unavailable`."""
 
+    stays: bool
+    """Whether files stay on the disk that they come in on."""
+
     def prepare(self, content: Spool) -> None:
         """The file is complete, and will be put here unless it is refused: begin what takes time."""
         ...
