@@ -213,6 +213,7 @@ class Client(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        may_be_long = self._framing + self._fresh > MOST_TARGET
         self._framing = self._fresh = 0
         if self._deaf:
             return
@@ -226,7 +227,8 @@ class Client(asyncio.Protocol):
             unreadable=self._unreadable,
             keep=parser.should_keep_alive(),
         )
-        request.problem = request.problem or _too_long(self._target, self._headers)
+        if may_be_long:
+            request.problem = request.problem or _too_long(self._target, self._headers)
         if b"#" in self._target:
             request.problem = Malformed("The target has a fragment")
         if request.version != "1.1":

@@ -81,7 +81,8 @@ class Request:
         if parts.scheme not in {"http", "https"} or not parts.netloc or "@" in parts.netloc:
             self.problem = self.problem or Malformed("The target is no path")
             return NO_TARGET
-        self.headers["host"] = parts.netloc
+        if "," not in self.headers.get("host", ""):  # two are refused, whatever the target says
+            self.headers["host"] = parts.netloc
         return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
 
     @property

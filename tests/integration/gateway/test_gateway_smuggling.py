@@ -39,6 +39,7 @@ REFUSED = {
     "a folded header": POST + b"Transfer-Encoding:\r\n chunked\r\n" + LENGTH + b"\r\n" + SMUGGLED,
     "a folded value": GET + b"X-A: b\r\n c\r\n\r\n",
     "two hosts": GET + b"Host: b\r\n\r\n",
+    "two hosts and a third": b"GET http://c/auth/health HTTP/1.1\r\n" + HOST + b"Host: b\r\n\r\n",
     "no host": b"GET /auth/health HTTP/1.1\r\n\r\n",
     "a NUL in a header": GET + b"X-A: a\0b\r\n\r\n",
     "a bare CR in a header": GET + b"X-A: a\rX-Forwarded-For: 6.6.6.6\r\n\r\n",
