@@ -122,7 +122,7 @@ def test_the_local_stack_without_each_of_its_parts(stack: Stack) -> None:
     for service in SERVICES:
         away[service] = lambda service=service: stopped(stack, f"services:{service}")  # type: ignore[misc]
     trial = Trial(stack)
-    compare("local", judged(trial, away))
+    compare("local", lambda: judged(trial, away))
 
 
 def test_the_local_stack_with_a_store_that_hangs(stack: Stack) -> None:
@@ -130,7 +130,8 @@ def test_the_local_stack_with_a_store_that_hangs(stack: Stack) -> None:
         "postgres": lambda: hung(stack, "postgres"),
         "valkey": lambda: hung(stack, "valkey"),
     }
-    compare("hung", judged(Trial(stack), away))
+    trial = Trial(stack)
+    compare("hung", lambda: judged(trial, away))
 
 
 class Store(Protocol):
@@ -236,4 +237,5 @@ def test_the_production_stores_away(
         "Cloud Storage": lambda: without(cloud_storage),
         "Cloud Storage, hung": cloud_storage.hung,
     }
-    compare("production", judged(Trial(Stack()), away))
+    trial = Trial(Stack())
+    compare("production", lambda: judged(trial, away))
