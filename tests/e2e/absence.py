@@ -5,7 +5,7 @@ import json
 import os
 import uuid
 from base64 import b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,6 @@ PATIENCE = 5.0
 """Seconds, the longest that any answer may take."""
 REFUSED = 0
 """Instead of a status: nobody takes the connection."""
-ATTEMPTS = 2
 DOCUMENT = ROOT / "docs" / "absence.md"
 WRITE = "HEARTGUARD_WRITE_ABSENCE"
 PASSWORD = "Secret123!x"
@@ -193,24 +192,15 @@ def _cell(name: str, status: int, normal: int, services: set[str]) -> str:
     return str(status)
 
 
-def compare(name: str, look: Callable[[], str], document: Path = DOCUMENT) -> None:
-    """Hold what is seen against the table ``name`` of the document, or rewrite it.
-
-    Where they differ it is looked at once more: on a machine with other work to do, what is only just back from the
-    dependency before can still answer for that one.
-    """
+def compare(name: str, seen: str, document: Path = DOCUMENT) -> None:
+    """Hold what was seen against the table ``name`` of the document, or rewrite it."""
     text = document.read_text(encoding="utf-8")
     begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
     before, _, rest = text.partition(begin)
     written, found, after = rest.partition(end)
     assert found, f"{document} has no place for the table {name}"
     if os.environ.get(WRITE):
-        document.write_text(f"{before}{begin}{look()}{end}{after}", encoding="utf-8")
-        return
-    for _ in range(ATTEMPTS):
-        seen = look()
-        if seen == written:
-            return
-        others = set(seen.splitlines()) - set(written.splitlines())
-        print(f"Not as in {document.name}:", *sorted(others), sep="\n")
-    raise AssertionError(f"Run again with {WRITE}=1, and judge the difference (what was seen is in the output)")
+        document.write_text(f"{before}{begin}{seen}{end}{after}", encoding="utf-8")
+    elif seen != written:
+        others = sorted(set(seen.splitlines()) - set(written.splitlines()))
+        raise AssertionError("\n".join([f"Run again with {WRITE}=1, and judge the difference:", *others]))

@@ -37,6 +37,10 @@ def stack(stack_settings: dict[str, str]) -> Stack:
     return Stack()
 
 
+NOTICED = 1.5
+"""Seconds until the gateway's ``/ready``, which believes what it saw for one, tells of it."""
+
+
 class Trial:
     """Takes dependencies of a stack away, and looks at what becomes of the routes."""
 
@@ -56,6 +60,7 @@ class Trial:
         others = self._pids(name)
         scene = self._scene()
         with away():
+            time.sleep(NOTICED)
             seen = scene.ask_all()
         wait_until(lambda: all(row.well for row in self._stack.status()), f"Not ready again after {name}", 30)
         assert self._pids(name) == others
@@ -94,10 +99,6 @@ def moved_away(folder: Path) -> Iterator[None]:
         elsewhere.rename(folder)
 
 
-NOTICED = 1.5
-"""Seconds until the gateway's ``/ready``, which believes what it saw for one, tells of it."""
-
-
 @contextmanager
 def hung(stack: Stack, name: str) -> Iterator[None]:
     """Its processes are stopped where they stand: they take connections and statements, and answer none."""
@@ -106,7 +107,6 @@ def hung(stack: Stack, name: str) -> Iterator[None]:
     for process in found:
         os.kill(process, signal.SIGSTOP)
     try:
-        time.sleep(NOTICED)
         yield
     finally:
         for process in found:
@@ -122,7 +122,7 @@ def test_the_local_stack_without_each_of_its_parts(stack: Stack) -> None:
     for service in SERVICES:
         away[service] = lambda service=service: stopped(stack, f"services:{service}")  # type: ignore[misc]
     trial = Trial(stack)
-    compare("local", lambda: judged(trial, away))
+    compare("local", judged(trial, away))
 
 
 def test_the_local_stack_with_a_store_that_hangs(stack: Stack) -> None:
@@ -130,8 +130,7 @@ def test_the_local_stack_with_a_store_that_hangs(stack: Stack) -> None:
         "postgres": lambda: hung(stack, "postgres"),
         "valkey": lambda: hung(stack, "valkey"),
     }
-    trial = Trial(stack)
-    compare("hung", lambda: judged(trial, away))
+    compare("hung", judged(Trial(stack), away))
 
 
 class Store(Protocol):
@@ -237,5 +236,4 @@ def test_the_production_stores_away(
         "Cloud Storage": lambda: without(cloud_storage),
         "Cloud Storage, hung": cloud_storage.hung,
     }
-    trial = Trial(Stack())
-    compare("production", lambda: judged(trial, away))
+    compare("production", judged(Trial(Stack()), away))
