@@ -15,6 +15,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MIN_TIME = (datetime(1678, 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(seconds=1) * SECOND
 MAX_TIME = (datetime(2262, 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(seconds=1) * SECOND - 1
 """The first and the last time that a store can hold: the whole years that 64 bits of nanoseconds hold."""
+MAX_WINDOW = MAX_TIME // SECOND * SECOND
+"""Nanoseconds. A longer window makes no difference: this one reaches from the epoch to the first and the last time."""
 MAX_AHEAD = 7 * 86_400
 """Seconds: the largest ``TIMESERIES_AHEAD_SECONDS``. An hour more may cost a bucket of short retention a shard."""
 

@@ -30,11 +30,9 @@ from .line_protocol import Entry, LineBatch
 from .points import Rules, shown
 from .store import TYPES, BucketGone, LineStore, Selection, Store, StoredBucket, TypeConflict
 from .survey import survey
-from .times import MAX_TIME, MIN_TIME, TimeBounds, format_time, parse_duration, parse_moment
+from .times import MAX_TIME, MAX_WINDOW, MIN_TIME, TimeBounds, format_time, parse_duration, parse_moment
 
 MIN_RETENTION = 3600
-MAX_WINDOW = 2**63 - 1
-"""Nanoseconds. A longer window makes no difference: this one spans all times since the epoch."""
 
 _PARTS = (attrgetter("measurement"), attrgetter("tags"), attrgetter("fields"))
 
