@@ -17,7 +17,7 @@ from services.influx.src.timeseries import TimeSeries
 
 from ..callers import code, details
 from ..waiting import wait_until
-from .conftest import AnyStore, Backend, Caller, Clock, add, claims, postgres_only
+from .conftest import AnyStore, Caller, Clock, add, claims, postgres_only
 
 HOUR = "2024-06-01T10:{}Z"
 
