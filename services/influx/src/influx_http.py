@@ -178,7 +178,7 @@ class Connections:
 def pieces(response: BaseHTTPResponse, end: float) -> Iterator[bytes]:
     """The body, until its ``end`` has come; the connection is given back when it was read, else closed."""
     try:
-        for piece in response.stream(CHUNK):
+        for piece in response.stream(CHUNK, decode_content=True):
             yield piece
             if time.monotonic() > end:
                 raise TooMuch
