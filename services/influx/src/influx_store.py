@@ -2,7 +2,7 @@
 
 A bucket is written and read by its name. InfluxDB 2.9 may crash when a bucket is dropped while a query reads it, so
 none is: to drop a bucket is to give it another name, under which nobody finds it, and the next clean-up after every
-query has ended removes it. Until then it counts among the organization's buckets.
+query has ended removes it.
 """
 
 import time

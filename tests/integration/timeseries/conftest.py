@@ -1,18 +1,15 @@
 """The time-series service in this process, on each of its stores; each test is an organization of its own.
 
-The stores are a real PostgreSQL, a small InfluxDB of the tests, and a real one where ``HEARTGUARD_TEST_INFLUX_URL``,
-``_TOKEN`` and ``_ORG`` say where it is. The summary says which of them were used.
+The stores are a real PostgreSQL and an InfluxDB 2: a real one where there is one, else an imitation (:mod:`.influx`).
+The summary says which.
 """
 
-import itertools
-import os
-import random
-import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -26,7 +23,6 @@ from heartguard.settings import load
 from heartguard.tokens import Claims
 from services.influx.src.app import create_app
 from services.influx.src.db import PostgresStore
-from services.influx.src.influx_client import InfluxClient
 from services.influx.src.influx_store import InfluxStore
 from services.influx.src.settings import Settings
 from services.influx.src.store import Batch, Series
@@ -36,7 +32,9 @@ from services.influx.src.timeseries import TimeSeries
 
 from .. import callers
 from ..callers import SECRET
-from . import fake_influx
+from . import influx as influxes
+from .influx import Influx, Unusable
+from .organizations import Organizations, drop_left_overs, drop_named
 
 STORES = {
     "JWT_SECRET": SECRET,
@@ -47,9 +45,14 @@ STORES = {
 """Valkey is away: what is not recorded in the transaction of a change waits in the spool."""
 AnyStore = PostgresStore | InfluxStore
 
-TENS_OF_MILLIONS = 42
-_organizations = itertools.count(TENS_OF_MILLIONS * 10_000_000 + random.randrange(800_000) * 10)
-"""Such that runs on the same InfluxDB do not meet."""
+try:
+    CHOICE = influxes.choose()
+except Unusable as problem:
+    raise pytest.UsageError(str(problem)) from None
+
+BACKENDS = ["postgres", CHOICE.kind]
+postgres_only = pytest.mark.parametrize("backend", ["postgres"], indirect=True)
+influx_only = pytest.mark.parametrize("backend", [CHOICE.kind], indirect=True)
 
 
 def claims(org_id: int, role: str = "admin", user_id: int = 1) -> Claims:
@@ -94,27 +97,52 @@ def _running(environ: dict[str, str]) -> Iterator[Flask]:
         sweeper._sweep.__self__.close()
 
 
-REAL = {name: os.environ.get(f"HEARTGUARD_TEST_{name}", "") for name in ("INFLUX_URL", "INFLUX_TOKEN", "INFLUX_ORG")}
-BACKENDS = ["postgres", "influx-fake", *(["influx-real"] if all(REAL.values()) else [])]
-postgres_only = pytest.mark.parametrize("backend", ["postgres"], indirect=True)
+@pytest.fixture(scope="session")
+def organizations() -> Organizations:
+    return Organizations()
+
+
+@pytest.fixture(scope="session")
+def new_org(organizations: Organizations) -> Callable[[], int]:
+    """Gives organizations that nobody else has."""
+    return organizations.new
+
+
+@pytest.fixture(scope="session")
+def influx(organizations: Organizations, stores_folder: Path, free_port: Callable[[], int]) -> Iterator[Influx]:
+    """The session's InfluxDB. None of this run's buckets is left there at the end."""
+    with influxes.serving(CHOICE, stores_folder / "influxdb", free_port) as influx:
+        drop_left_overs(influx, organizations)
+        yield influx
+        drop_named(influx, organizations.names())
+
+
+def uses_influx(request: pytest.FixtureRequest) -> bool:
+    """Whether a test does."""
+    callspec = getattr(request.node, "callspec", None)
+    chosen = callspec.params.get("backend") if callspec else None
+    return chosen == CHOICE.kind or (chosen is None and "influx" in request.fixturenames)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(request: pytest.FixtureRequest, organizations: Organizations) -> Iterator[None]:
+    """No bucket of the test's own organizations stays in InfluxDB, where each costs files and memory."""
+    if not uses_influx(request):
+        yield
+        return
+    request.node.user_properties.append(("influx", CHOICE.kind))
+    influx: Influx = request.getfixturevalue("influx")
+    before = organizations.given
+    yield
+    if organizations.given > before:
+        drop_named(influx, organizations.names(before))
 
 
 @pytest.fixture(scope="session", params=BACKENDS)
-def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
-    kind: str = request.param
-    if kind == "postgres":
-        yield Backend(kind, {"DATABASE_URL": request.getfixturevalue("url_for")("timeseries")})
-    elif kind == "influx-fake":
-        with fake_influx.serving() as (url, _):
-            token, org = fake_influx.TOKEN, fake_influx.ORG
-            yield Backend(kind, {"INFLUX_URL": url, "INFLUX_TOKEN": token, "INFLUX_ORG": org})
-    else:
-        yield Backend(kind, REAL)
-        client = InfluxClient(*REAL.values())
-        for bucket in list(client.buckets()):
-            if re.fullmatch(rf"org_{TENS_OF_MILLIONS}[0-9]{{7}}(_.*)?", bucket["name"]):
-                client.drop_bucket(bucket["id"])
-        client.close()
+def backend(request: pytest.FixtureRequest) -> Backend:
+    if request.param == "postgres":
+        return Backend(request.param, {"DATABASE_URL": request.getfixturevalue("url_for")("timeseries")})
+    return Backend(request.param, request.getfixturevalue("influx").environ())
 
 
 @pytest.fixture(scope="session")
@@ -151,8 +179,8 @@ class Caller(callers.Caller):
 
 
 @pytest.fixture
-def org() -> int:
-    return next(_organizations)
+def org(new_org: Callable[[], int]) -> int:
+    return new_org()
 
 
 @pytest.fixture
@@ -221,9 +249,10 @@ def add(batch: Batch, series: Series, time: int, fields: Mapping[str, FieldValue
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Which stores the tests of behaviour were run on."""
+    """Which stores the tests were run on, and how many on a real InfluxDB."""
     reports = [report for found in terminalreporter.stats.values() for report in found if hasattr(report, "nodeid")]
-    used = [kind for kind in BACKENDS if any(kind in report.nodeid for report in reports)]
-    if used:
-        real = "" if "influx-real" in used else "; for a real InfluxDB 2 set HEARTGUARD_TEST_INFLUX_URL, _TOKEN, _ORG"
-        terminalreporter.write_line(f"time-series stores used: {', '.join(used)}{real}")
+    here = [report for report in reports if "integration/timeseries" in report.nodeid]
+    if here:
+        tests = {report.nodeid for report in here if ["influx", influxes.REAL] in map(list, report.user_properties)}
+        count = f"; {len(tests)} tests ran on it" if CHOICE.kind == influxes.REAL else ""
+        terminalreporter.write_line(f"time-series stores: PostgreSQL, {CHOICE}{count}")

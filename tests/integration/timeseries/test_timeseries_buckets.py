@@ -80,13 +80,15 @@ def app_of_three(backend: Backend) -> Iterator[Flask]:
         yield app
 
 
-def test_an_organization_has_so_many_buckets_and_no_more(app_of_three: Flask, org: int) -> None:
+def test_an_organization_has_so_many_buckets_and_no_more(
+    app_of_three: Flask, org: int, new_org: Callable[[], int]
+) -> None:
     app, admin = app_of_three, Caller(app_of_three, org)
     wanted = [f"org_{org}", *(f"org_{org}_{n}" for n in range(3))]
     assert [admin.create(name).status_code for name in wanted] == [201, 201, 201, 409]
     assert code(admin.create(wanted[3])) == "TS_409"
     assert code(admin.create(wanted[2])) == "TS_001"
-    other = Caller(app, org + 1_000_000)
+    other = Caller(app, new_org())
     assert other.create(f"org_{other.org_id}_0").status_code == 201
     assert admin.send("DELETE", f"/timeseries/buckets/{wanted[1]}").status_code == 204
     assert admin.create(wanted[3]).status_code == 201
@@ -99,11 +101,11 @@ def test_only_an_admin_makes_and_drops_buckets(admin: Caller, role: str) -> None
     assert other.send("DELETE", f"/timeseries/buckets/org_{admin.org_id}").status_code == 403
 
 
-def test_nobody_sees_another_organization(admin: Caller) -> None:
+def test_nobody_sees_another_organization(admin: Caller, new_org: Callable[[], int]) -> None:
     name = f"org_{admin.org_id}_private"
     admin.create(name)
     admin.write(POINT, bucket=name)
-    stranger = Caller(admin.app, admin.org_id + 1_000_000)
+    stranger = Caller(admin.app, new_org())
     assert names(stranger) == [f"org_{stranger.org_id}"]
     assert stranger.query(bucket=name).status_code == 404
     assert stranger.send("DELETE", f"/timeseries/buckets/{name}").status_code == 404

@@ -187,9 +187,11 @@ def refused(attempt: Callable[[], Any]) -> Any:
 
 
 @pytest.fixture
-def theatre(app: Any, admin: Caller, org: int, database: Database, superuser: Any) -> Theatre:
+def theatre(
+    app: Any, admin: Caller, org: int, new_org: Callable[[], int], database: Database, superuser: Any
+) -> Theatre:
     # The victim's organization is made first: what is found by chance is the victim's.
-    victims = Caller(app, 1_000_000 + org)
+    victims = Caller(app, new_org())
     return Theatre(Caller(app, org), victims, database, superuser)
 
 

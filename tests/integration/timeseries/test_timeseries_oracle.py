@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import random
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,9 +11,8 @@ from hypothesis import strategies as st
 
 from services.influx.src.store import ANY_TYPE, Selection, Series, StoredBucket
 
-from .conftest import TENS_OF_MILLIONS, AnyStore, add
+from .conftest import AnyStore, add
 
-_organizations = itertools.count(TENS_OF_MILLIONS * 10_000_000 + random.randrange(40_000) * 10 + 9_000_000)
 ORACLE: Mapping[str, Callable[[Sequence[Any]], Any]] = {
     "mean": statistics.fmean,
     "median": statistics.median,
@@ -105,8 +103,8 @@ def assert_equal(found: Sequence[Found], wanted: Sequence[Found], selection: Sel
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
-def test_the_store_agrees_with_plain_python(store: AnyStore, data: st.DataObject) -> None:
-    org = next(_organizations)
+def test_the_store_agrees_with_plain_python(store: AnyStore, new_org: Callable[[], int], data: st.DataObject) -> None:
+    org = new_org()
     bucket = store.create_bucket(org, f"org_{org}", retention_seconds=0, description=None)
     assert bucket is not None
     rows: dict[tuple[Series, str], dict[int, Any]] = {}

@@ -1,6 +1,5 @@
 """Indexes of points that have grown loose are built anew, and only those."""
 
-import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,8 @@ from services.influx.src.db import PostgresStore
 from services.influx.src.reindex import LOCK_KEY, Index, Indexes
 from services.influx.src.store import Batch, Selection, Series, StoredBucket
 
-from .conftest import TENS_OF_MILLIONS, Backend, new_store
+from .conftest import Backend, new_store
 
-_organizations = itertools.count(TENS_OF_MILLIONS * 10_000_000 + 9_700_000)
 SERIES, ROUNDS, AT_ONCE = 500, 20, 10
 
 
@@ -30,9 +28,8 @@ def store(url_for: Callable[[str], str]) -> Iterator[PostgresStore]:
 
 
 @pytest.fixture
-def bucket(store: PostgresStore, superuser: Any) -> StoredBucket:
+def bucket(store: PostgresStore, superuser: Any, org: int) -> StoredBucket:
     """With points of many series that came in turns."""
-    org = next(_organizations)
     made = store.create_bucket(org, f"org_{org}_loose", retention_seconds=0, description=None)
     assert made is not None
     for turn in range(ROUNDS):
@@ -84,9 +81,8 @@ def test_a_loose_index_becomes_dense_and_nothing_is_lost(
 
 
 def test_all_are_built_anew_where_that_is_asked_for(
-    store: PostgresStore, database_url: str, reindex: Callable[..., Result]
+    store: PostgresStore, database_url: str, org: int, reindex: Callable[..., Result]
 ) -> None:
-    org = next(_organizations)
     small = store.create_bucket(org, f"org_{org}_small", retention_seconds=0, description=None)
     assert small is not None
     name = index_of(database_url, small).name
