@@ -239,7 +239,7 @@ def other_store(backend: Backend) -> Iterator[AnyStore]:
 
 @pytest.fixture
 def timeseries(store: AnyStore, clock: Clock) -> TimeSeries:
-    return TimeSeries(store, UNBOUNDED, 200, clock)
+    return TimeSeries(store, UNBOUNDED, clock=clock)
 
 
 def add(batch: Batch, series: Series, time: int, fields: Mapping[str, FieldValue]) -> None:
