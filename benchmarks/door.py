@@ -22,6 +22,7 @@ from heartguard.settings import ServiceSettings, load
 from heartguard.tokens import KeyRing, Tokens
 from heartguard.worker import load as load_in_worker
 from services.influx.src.store import FieldType, Row, Selection, Series, StoredBucket
+from services.influx.src.times import UNBOUNDED
 from services.influx.src.timeseries import TimeSeries
 from services.influx.src.views import endpoints
 
@@ -81,7 +82,9 @@ class Deaf:
 def create_app() -> Flask:
     settings = load(ServiceSettings)
     tokens = Tokens(KeyRing.from_secret(settings.jwt_secret))
-    return create_service_app(endpoints, settings, tokens, resources=[TimeSeries(Nowhere())], trail=Deaf())
+    return create_service_app(
+        endpoints, settings, tokens, resources=[TimeSeries(Nowhere(), UNBOUNDED, 1)], trail=Deaf()
+    )
 
 
 def main() -> None:

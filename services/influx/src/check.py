@@ -7,10 +7,11 @@ from typing import NamedTuple
 from heartguard.errors import Forbidden, Invalid
 from heartguard.models.common import Detail
 from heartguard.models.timeseries import FieldValue
+from heartguard.timestamps import SECOND
 
 from .points import MAX_SERIES, Problem, Rules, pointer, series_problems, shown, value_problem
 from .tenancy import USER_TAG
-from .times import MAX_TIME, MIN_TIME, format_time
+from .times import format_time
 
 MAX_DETAILS = 10_000
 
@@ -54,7 +55,7 @@ class Check:
         for field, value in fields.items():
             if (type(value) is not float or not isfinite(value)) and (problem := value_problem(value)):
                 problems = [*problems, (("fields", field), f"the field {shown(field)} {problem}")]
-        if time is not None and not self._rules.oldest <= time <= MAX_TIME:
+        if time is not None and not self._rules.oldest <= time <= self._rules.newest:
             problems = [*problems, (("timestamp",), self._time_problem(time))]
         if problems or shape.foreign:
             self._keep(index, problems, shape.foreign)
@@ -103,6 +104,9 @@ class Check:
         return _Shape(problems, self._rules.is_foreign(tags))
 
     def _time_problem(self, time: int) -> str:
-        if MIN_TIME <= time <= MAX_TIME:
-            return f"is older than the bucket's retention, which reaches back to {format_time(self._rules.oldest)}"
-        return "is not within the years 1678 to 2261"
+        rules = self._rules
+        if time < rules.earliest:
+            return f"is before {format_time(rules.earliest)}, the earliest time that is stored here"
+        if time > rules.newest:
+            return f"is after {format_time(rules.newest // SECOND * SECOND)}, which is as far ahead as points may lie"
+        return f"is older than the bucket's retention, which reaches back to {format_time(rules.oldest)}"

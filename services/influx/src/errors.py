@@ -31,6 +31,15 @@ class WrongFieldType(Invalid):
         super().__init__(details, "The field is stored with another type", code=FIELD_TYPE)
 
 
+class TooManyDropped(ServiceError):
+    """The store has not got round yet to removing the buckets that were dropped before."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            429, "Too many buckets were dropped just now: try again in a minute", headers={"Retry-After": "60"}
+        )
+
+
 class PartlyWritten(ServiceError):
     """The store took only a part of a batch, although it was looked through before: somebody else was quicker.
 

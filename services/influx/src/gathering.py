@@ -20,7 +20,6 @@ from . import heads
 from .heads import Heads
 from .points import MAX_SERIES, Rules, field_problem, series_problems, value_problem
 from .store import Series
-from .times import MAX_TIME
 
 Value = FieldValue | int
 Fields = Mapping[str, Value]
@@ -91,7 +90,7 @@ def gather(points: Points, rules: Rules, known: Heads) -> Gathered | None:
     except _Unfit:
         return None
     times = _times(points.times, by_point, rules)
-    if not by_point or not rules.oldest <= min(times) or not max(times) <= MAX_TIME:
+    if not by_point or not rules.oldest <= min(times) or not max(times) <= rules.newest:
         return None
     columns = list(_columns(numbers.series, by_point, times, points.fields))
     if not _are_good(columns, set(numbers.unknown.values())):

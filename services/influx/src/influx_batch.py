@@ -122,7 +122,7 @@ def send(
 
 def _write(client: InfluxClient, bucket: StoredBucket, lines: Lines, forget: Callable[[], None]) -> None:
     try:
-        client.write(bucket.id, lines.text, lines.precision)
+        client.write(bucket.name, lines.text, lines.precision)
     except InfluxError as error:
         if error.is_missing or error.status == HTTPStatus.UNPROCESSABLE_ENTITY:
             forget()

@@ -1,28 +1,25 @@
 """What InfluxDB 2 is asked.
 
-No client library: the official one's batching acknowledges before it has written, and building its
-points costs ten times what sending them does.
+No client library: docs/development.md says which were tried, and what each costs.
 """
 
 import json
-import time
 import zlib
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 
 from urllib3.response import BaseHTTPResponse
 
-from heartguard.errors import ServiceError, Unavailable
+from heartguard.errors import Unavailable
 from heartguard.logs import log
 
 from .errors import TooMuch
 from .influx_buckets import beginning_with
 from .influx_http import Connections, InfluxError, Json, deadline, pieces
 
-ALIVE_SECONDS = 1.0
-"""How long it may take over the smallest question, where it is not known whether it works."""
 _DIALECT = {"annotations": ["datatype", "default"], "header": True, "delimiter": ","}
-
 _JSON = {"Content-Type": "application/json"}
+SEE_BUCKETS = "set INFLUX_ORG to an organization that there is, and INFLUX_TOKEN to one that may read all its buckets"
 
 
 class InfluxClient:
@@ -33,42 +30,43 @@ class InfluxClient:
     """
 
     def __init__(self, url: str, token: str, org: str) -> None:
-        self._http = Connections(url, token)
+        self._http = Connections(url, token, org)
         self._org = org
         self._org_id: str | None = None
+        self._may_create = False
         self.close = self._http.close
 
-    def write(self, bucket_id: str, lines: bytes, precision: str = "ns") -> None:
-        """Write line protocol. A partial write is an :class:`InfluxError` with status 422."""
+    def write(self, bucket: str, lines: bytes, precision: str = "ns") -> None:
+        """Write line protocol into the bucket of that name. A partial write is an :class:`InfluxError` of status 422.
+
+        By name, not by id: a bucket that is being dropped has another name already, and takes no more points.
+        """
         packer = zlib.compressobj(1, wbits=31)
         packed = packer.compress(lines) + packer.flush()
         self._http.call(
             "POST",
             "/write",
-            {"bucket": bucket_id, "precision": precision, "org": self._org},
+            {"bucket": bucket, "precision": precision, "org": self._org},
             body=packed,
             headers={"Content-Type": "text/plain; charset=utf-8", "Content-Encoding": "gzip"},
         )
 
-    def query(self, flux: str, extern: Json, *, soon: bool = False) -> Iterator[str]:
+    def query(self, flux: str, extern: Json) -> Iterator[str]:
         """The lines of the answer: annotated CSV. Once begun it has to be read to its end, or closed.
 
-        ``soon`` says that it is a part of something that may not take as long as a query.
+        Raises :class:`TooMuch` where InfluxDB works, and does not answer in time.
         """
-        if not soon and not self._http.works:
-            self.check(ALIVE_SECONDS)
-        end = deadline(of_query=not soon)
         asked = {"query": flux, "extern": extern, "type": "flux", "dialect": _DIALECT}
         response = self._http.send(
             "POST",
             "/query",
             {"org": self._org},
-            end,
+            deadline(),
             body=json.dumps(asked).encode(),
             headers={"Content-Type": "application/json", "Accept": "application/csv"},
-            timed_out=Unavailable if soon else self._too_much,
+            timed_out=TooMuch,
         )
-        return _lines(response, end)
+        return _lines(response)
 
     def bucket(self, name: str) -> Json | None:
         """The bucket of that name."""
@@ -86,14 +84,22 @@ class InfluxClient:
 
     def _page(self, offset: int, limit: int) -> list[Json]:
         """So many buckets from a place in the list on, without InfluxDB's own, which only some tokens see."""
-        asked = {"org": self._org, "offset": str(offset), "limit": str(limit)}
-        found = self._http.call("GET", "/buckets", asked)["buckets"]
-        return [bucket for bucket in found if not bucket["name"].startswith("_")]
+        return [bucket for bucket in self._listed(offset, limit) if not bucket["name"].startswith("_")]
 
-    def create_bucket(self, name: str, retention_seconds: int, description: str | None) -> Json | None:
+    def _listed(self, offset: int, limit: int) -> list[Json]:
+        asked = {"org": self._org, "offset": str(offset), "limit": str(limit)}
+        found: list[Json] = self._http.call("GET", "/buckets", asked)["buckets"]
+        return found
+
+    def create_bucket(
+        self, name: str, retention_seconds: int, shard_seconds: int, description: str | None
+    ) -> Json | None:
         """Make a bucket; None where the name is taken."""
-        rules = [{"type": "expire", "everySeconds": retention_seconds}] if retention_seconds else []
-        new = {"orgID": self._organization_id(), "name": name, "retentionRules": rules}
+        new = {
+            "orgID": self._organization_id(),
+            "name": name,
+            "retentionRules": [_rule(retention_seconds, shard_seconds)],
+        }
         if description is not None:
             new["description"] = description
         try:
@@ -106,8 +112,25 @@ class InfluxClient:
             self._org_id = None
             raise
 
+    def rename_bucket(self, bucket_id: str, name: str) -> bool:
+        """Give a bucket another name; whether there was one."""
+        return self._change(bucket_id, {"name": name})
+
+    def set_retention(self, bucket_id: str, retention_seconds: int, shard_seconds: int) -> bool:
+        """Set how long points are kept, and the time that each new shard is for; whether there was such a bucket."""
+        return self._change(bucket_id, {"retentionRules": [_rule(retention_seconds, shard_seconds)]})
+
+    def _change(self, bucket_id: str, changes: Json) -> bool:
+        try:
+            self._http.call("PATCH", f"/buckets/{bucket_id}", {}, body=json.dumps(changes).encode(), headers=_JSON)
+        except InfluxError as error:
+            if error.is_missing:
+                return False
+            raise
+        return True
+
     def drop_bucket(self, bucket_id: str) -> bool:
-        """Drop a bucket with all its points; whether there was one."""
+        """Drop a bucket with all its points; whether there was one. Nobody may be reading it: InfluxDB would crash."""
         try:
             self._http.call("DELETE", f"/buckets/{bucket_id}", {})
         except InfluxError as error:
@@ -116,33 +139,55 @@ class InfluxClient:
             raise
         return True
 
-    def check(self, seconds: float | None = None) -> None:
-        """Ask something that needs the token, the organization and the server's store; raises where that fails."""
-        end = None if seconds is None else time.monotonic() + seconds
-        self._http.call("GET", "/buckets", {"org": self._org, "limit": "1"}, end=end)
+    def unchanged_for(self, bucket: Json) -> timedelta:
+        """How long ago a bucket, just listed, was changed last; by InfluxDB's own clock."""
+        return self._http.server_time - datetime.fromisoformat(bucket["updatedAt"])
 
-    def _too_much(self) -> ServiceError:
-        """Why a question had no answer in time: it was too large, or InfluxDB answers nothing at all."""
+    def check(self) -> None:
+        """Ask for what all work needs: the token, the organization, the store, and the right to make buckets.
+
+        Raises :class:`Unavailable` where something of it is missing; the log says what.
+        """
+        org_id = self._organization_id(anew=True)
+        if not self._may_create:
+            self._may_create = self._try_to_create(org_id)
+
+    def _try_to_create(self, org_id: str) -> bool:
+        """Make a bucket whose name is taken: whoever may not make any is told so first. Raises where that is so."""
+        taken = next(iter(self._page(0, 10)), None)
+        if taken is None:
+            return False  # there is no bucket yet, so that it cannot be told
+        new = {"orgID": org_id, "name": taken["name"], "retentionRules": []}
         try:
-            self.check(ALIVE_SECONDS)
-        except Unavailable as away:
-            return away
-        return TooMuch()
+            made = self._http.call("POST", "/buckets", {}, body=json.dumps(new).encode(), headers=_JSON, twice=False)
+        except InfluxError as error:
+            return error.code == "conflict"
+        self.drop_bucket(made["id"])  # it was dropped a moment before
+        return True
 
-    def _organization_id(self) -> str:
-        if self._org_id is None:
-            found = self._http.call("GET", "/orgs", {"org": self._org})["orgs"]
-            if not found:
-                log.error("influx", error="there is no such organization", to_do="set INFLUX_ORG to one that there is")
-                raise Unavailable
-            self._org_id = str(found[0]["id"])
+    def _organization_id(self, *, anew: bool = False) -> str:
+        """It stands in every bucket, which a token that may not list organizations sees too."""
+        if self._org_id is None or anew:
+            buckets = self._listed(0, 1)
+            if buckets:
+                self._org_id = str(buckets[0]["orgID"])
+            else:
+                found = self._http.call("GET", "/orgs", {"org": self._org})["orgs"]
+                if not found:
+                    log.error("influx", error="the token sees no bucket, nor the organization", to_do=SEE_BUCKETS)
+                    raise Unavailable
+                self._org_id = str(found[0]["id"])
         return self._org_id
 
 
-def _lines(response: BaseHTTPResponse, end: float) -> Iterator[str]:
+def _rule(retention_seconds: int, shard_seconds: int) -> Json:
+    return {"type": "expire", "everySeconds": retention_seconds, "shardGroupDurationSeconds": shard_seconds}
+
+
+def _lines(response: BaseHTTPResponse) -> Iterator[str]:
     """The body's lines with their ends, so that line breaks within quotes stay what they are."""
     rest = b""
-    for piece in pieces(response, end):
+    for piece in pieces(response):
         *lines, rest = (rest + piece).split(b"\n")
         for line in lines:
             yield line.decode() + "\n"

@@ -20,9 +20,11 @@ _CHOSEN = "from(bucket: bucket) |> range(start: start, stop: stop) |> filter(fn:
 _FEWER = '|> drop(columns: ["_start", "_stop", "_measurement"])'
 
 RAW = f"{_CHOSEN} |> limit(n: most) {_FEWER}"
+FIRST = f"{_CHOSEN} |> first() {_FEWER}"
+"""The first point of each series."""
 TYPES = f'{_CHOSEN} |> group(columns: ["_field"]) |> first() |> keep(columns: ["_field", "_value"])'
 """One value of every field."""
-TYPES_OF_EACH = f"{_CHOSEN} |> first() {_FEWER}"
+TYPES_OF_EACH = FIRST
 """The same where a field's types differ, and so cannot come in one table."""
 
 MEASUREMENTS = (
@@ -36,7 +38,9 @@ FUNCTIONS = {
     "mean": "mean", "median": EXACT_MEDIAN, "max": "max", "min": "min", "count": "count", "sum": "sum",
     "first": "first", "last": "last", "stddev": "stddev",
 }  # fmt: skip
-WHOLE = {**{name: f"{name}()" for name in FUNCTIONS}, "median": 'median(method: "exact_mean")'}
+WHOLE = {"median": 'median(method: "exact_mean")', "stddev": "stddev()", "count": "count()"}
+"""Of a whole range. Of the functions that the storage engine computes itself there is only one, and it is not asked as
+they are: over times before 1970 InfluxDB 2.9 never ends."""
 
 
 def windows(*functions: str, convert: str = "", limited: bool = True) -> str:
@@ -48,10 +52,9 @@ def windows(*functions: str, convert: str = "", limited: bool = True) -> str:
     return _yielding(steps, convert)
 
 
-def whole(*functions: str, convert: str = "", limited: bool = True) -> str:
-    """The same over the whole range at once: one row a series, limited or not."""
-    del limited
-    return _yielding({name: WHOLE[name] for name in functions}, convert)
+def whole(function: str, convert: str = "") -> str:
+    """A query for one of :data:`WHOLE` over the whole range at once: one row a series."""
+    return _yielding({function: WHOLE[function]}, convert)
 
 
 def _yielding(steps: dict[str, str], convert: str) -> str:

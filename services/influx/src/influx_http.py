@@ -1,18 +1,30 @@
-"""InfluxDB's HTTP: pooled connections, one time limit on all waits of a request, and errors told apart."""
+"""InfluxDB's HTTP: pooled connections, one deadline for all waits of a request, and errors told apart.
 
+A server that says nothing for a second is asked, on another connection, whether it answers at all: so a request that
+takes its time gets it, and one to a server that hangs ends within seconds.
+"""
+
+import io
 import json
 import re
+import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from http.client import HTTPResponse
 from typing import Any
 from urllib.parse import urlencode
 
 import urllib3
 from flask import g, has_request_context
+from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
 from urllib3.response import BaseHTTPResponse
+from urllib3.util.wait import wait_for_read
 
 from heartguard.errors import ServiceError, Unavailable
 from heartguard.logs import log
@@ -20,17 +32,20 @@ from heartguard.logs import log
 from .errors import TooMuch
 
 CONNECTIONS = 16
-CONNECT_SECONDS = 2.0
-WAIT_SECONDS = 4.0
-"""How long a request waits for all that it asks, so that its own answer goes out within five."""
-QUERY_SECONDS = 12.0
-"""The same where it is a query, over which a server that works may take longer."""
-ANSWER_SECONDS = 8.0
-"""Of these, how long the server may take to begin an answer, or to go on with it."""
+CONNECT_SECONDS = 1.5
+"""The same for sending each piece of a body."""
+REQUEST_SECONDS = 8.0
+"""How long a request to this service waits for all that it asks of InfluxDB."""
+SILENCE_SECONDS = 1.0
+"""After which a server that says nothing is asked whether it answers at all."""
+ALIVE_SECONDS = 1.5
+"""How long it may take over that answer."""
 TRUSTED_FOR = 1.0
 """How long after an answer the server is taken for one that works."""
 MAX_ERROR = 64 * 1024
 CHUNK = 64 * 1024
+MAX_ANSWER = 64 * 1024 * 1024
+"""Bytes of one answer, unpacked."""
 SHORTEST = 0.01
 """A wait where the time is just over."""
 LONGEST_RETRY = 3600
@@ -65,6 +80,21 @@ class InfluxError(Exception):
             return False
         return "bucket" in self.message and not self.message.startswith("organization")
 
+    @property
+    def is_out_of_memory(self) -> bool:
+        """Whether a query needed more memory than InfluxDB gives one (query-memory-bytes)."""
+        return "memory allocation limit reached" in self.message
+
+    @property
+    def is_of_types(self) -> bool:
+        """Whether values are not of a type that the aggregate is for; of least and greatest ones it is a 500."""
+        return "unsupported" in self.message and "aggregate" in self.message
+
+    @property
+    def is_queue_full(self) -> bool:
+        """Whether more queries wait than InfluxDB lets wait (query-queue-size)."""
+        return "queue length exceeded" in self.message
+
 
 @contextmanager
 def border() -> Iterator[None]:
@@ -76,12 +106,77 @@ def border() -> Iterator[None]:
         raise Unavailable from None
 
 
-def deadline(*, of_query: bool = False) -> float:
+def deadline() -> float:
     """When the request at work has waited for long enough; outside of one, each question has the time for itself."""
     begun = time.monotonic()
     if has_request_context():
         begun = g.setdefault("influx_asked", begun)
-    return begun + (QUERY_SECONDS if of_query else WAIT_SECONDS)
+    return begun + REQUEST_SECONDS
+
+
+class _Wait(threading.local):
+    """How this thread waits for an answer: until ``end``, with ``look`` called in between where nothing comes."""
+
+    end = 0.0
+    look: Callable[[], None] | None = None
+
+
+_wait = _Wait()
+
+
+class _PatientReader(io.RawIOBase):
+    """Reads from a socket as :data:`_wait` says. Raises TimeoutError at the end, and whatever ``look`` raises."""
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+        self._raw = sock.makefile("rb", buffering=0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        while not self._is_readable():
+            if _wait.look:
+                _wait.look()
+        self._sock.settimeout(max(_wait.end - time.monotonic(), SHORTEST))  # a part of a TLS record may have come
+        found: int | None = self._raw.readinto(buffer)
+        return found
+
+    def _is_readable(self) -> bool:
+        if isinstance(self._sock, ssl.SSLSocket) and self._sock.pending():
+            return True
+        left = _wait.end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the time for all waits is over")
+        return wait_for_read(self._sock, min(left, SILENCE_SECONDS))
+
+    def close(self) -> None:
+        if not self.closed:
+            self._raw.close()
+        super().close()
+
+
+class _Response(HTTPResponse):
+    def __init__(self, sock: Any, *args: Any, **options: Any) -> None:
+        super().__init__(sock, *args, **options)
+        self.fp.close()
+        self.fp = io.BufferedReader(_PatientReader(sock), CHUNK)
+
+
+class _Connection(HTTPConnection):
+    response_class = _Response
+
+
+class _SecureConnection(HTTPSConnection):
+    response_class = _Response
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SecurePool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
 
 
 class Connections:
@@ -91,19 +186,22 @@ class Connections:
     for what else it refuses.
     """
 
-    def __init__(self, url: str, token: str) -> None:
+    def __init__(self, url: str, token: str, org: str) -> None:
         self._url = url.rstrip("/")
-        self._headers = {"Authorization": f"Token {token}", "Accept-Encoding": "gzip"}
+        self._org = org
+        self._headers = {"Authorization": f"Token {token}", "Accept-Encoding": "identity"}
         self._pool = urllib3.PoolManager(num_pools=1, maxsize=CONNECTIONS, block=False)
+        self._pool.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
         self._answered = -TRUSTED_FOR
+        self._date = ""
+
+    @property
+    def server_time(self) -> datetime:
+        """The server's clock, to the second, as of its last answer."""
+        return parsedate_to_datetime(self._date) if self._date else datetime.now(UTC)
 
     def close(self) -> None:
         self._pool.clear()
-
-    @property
-    def works(self) -> bool:
-        """Whether the server has answered something just now."""
-        return time.monotonic() - self._answered < TRUSTED_FOR
 
     def call(
         self, method: str, path: str, fields: Mapping[str, str], *, end: float | None = None, **options: Any
@@ -112,7 +210,7 @@ class Connections:
         end = end or deadline()
         response = self.send(method, path, fields, end, **options)
         try:
-            body = b"".join(pieces(response, end))
+            body = b"".join(pieces(response))
             found: Json = json.loads(body) if body else {}
         except TooMuch:
             raise Unavailable from None
@@ -133,56 +231,82 @@ class Connections:
         twice: bool = True,
         timed_out: Callable[[], ServiceError] = Unavailable,
     ) -> BaseHTTPResponse:
-        """The answer, whose body is still to be read. ``twice`` says that sending it again would do no harm."""
+        """The answer, whose body this thread reads next. ``twice`` says that sending it again would do no harm.
+
+        ``timed_out`` makes what is raised where the server works and the answer does not come in time.
+        """
         if time.monotonic() >= end:
             log.warning("influx", path=path, error="what was asked before has taken all the time there was")
             raise timed_out()
         url = f"{self._url}/api/v2{path}"
         if fields:
             url += "?" + urlencode(fields)
+        _wait.end, _wait.look = end, self._look
         try:
             try:
-                response = self._open(method, url, body, headers, end)
+                response = self._open(method, url, body, headers)
             except ProtocolError:  # a pooled connection may have been closed by the server meanwhile
                 if not twice:
                     raise
-                response = self._open(method, url, body, headers, end)
+                response = self._open(method, url, body, headers)
         except HTTPError as error:
             log.warning("influx", path=path, error=repr(error)[:500])
-            if isinstance(error, ReadTimeoutError):
+            if isinstance(error, ReadTimeoutError) and time.monotonic() >= end:
                 raise timed_out() from None
             raise Unavailable from None
         self._answered = time.monotonic()
-        _wait_until(end, response)
+        self._date = response.headers.get("Date", "")
         if response.status >= 300:
             raise _refusal(path, response)
         return response
 
-    def _open(
-        self, method: str, url: str, body: bytes | None, headers: Mapping[str, str] | None, end: float
-    ) -> BaseHTTPResponse:
-        left = max(end - time.monotonic(), SHORTEST)
+    def _open(self, method: str, url: str, body: bytes | None, headers: Mapping[str, str] | None) -> BaseHTTPResponse:
+        left = max(_wait.end - time.monotonic(), SHORTEST)
+        given = {**self._headers, **(headers or {})}
+        if body is not None:
+            given["Content-Length"] = str(len(body))
         return self._pool.urlopen(
             method,
             url,
-            body=body,
-            headers={**self._headers, **(headers or {})},
+            body=None if body is None else io.BytesIO(body),  # sent in pieces, each of which may take its time
+            headers=given,
             retries=False,
-            timeout=urllib3.Timeout(connect=min(CONNECT_SECONDS, left), read=min(ANSWER_SECONDS, left), total=left),
+            timeout=urllib3.Timeout(connect=min(CONNECT_SECONDS, left), read=left),
             redirect=False,
             preload_content=False,
-            decode_content=True,
         )
 
+    def _look(self) -> None:
+        """See whether the server answers at all, if that is not known; raises :class:`Unavailable` where not."""
+        if time.monotonic() - self._answered < TRUSTED_FOR:
+            return
+        before = _wait.end
+        _wait.end, _wait.look = time.monotonic() + ALIVE_SECONDS, None
+        try:
+            url = f"{self._url}/api/v2/buckets?{urlencode({'org': self._org, 'limit': '1'})}"
+            response = self._open("GET", url, None, None)
+            for _ in response.stream(CHUNK, decode_content=True):
+                pass
+        except HTTPError as error:
+            log.error("influx", error=f"the server does not answer: {error!r}"[:500])
+            raise Unavailable from None
+        finally:
+            _wait.end, _wait.look = before, self._look
+        self._answered = time.monotonic()
 
-def pieces(response: BaseHTTPResponse, end: float) -> Iterator[bytes]:
-    """The body, until its ``end`` has come; the connection is given back when it was read, else closed."""
+
+def pieces(response: BaseHTTPResponse) -> Iterator[bytes]:
+    """The body, unpacked. The connection is given back when it was read, else closed: that ends a query there.
+
+    Raises :class:`TooMuch` where the time is over, or the answer is too long.
+    """
+    left = MAX_ANSWER
     try:
         for piece in response.stream(CHUNK, decode_content=True):
             yield piece
-            if time.monotonic() > end:
+            left -= len(piece)
+            if left < 0 or time.monotonic() > _wait.end:
                 raise TooMuch
-            _wait_until(end, response)
     except ReadTimeoutError:
         raise TooMuch from None
     except HTTPError as error:
@@ -194,17 +318,10 @@ def pieces(response: BaseHTTPResponse, end: float) -> Iterator[bytes]:
         response.release_conn()
 
 
-def _wait_until(end: float, response: BaseHTTPResponse) -> None:
-    """Have the next wait for a part of the body end in time too, for which the first one's limit holds otherwise."""
-    sock = getattr(response.connection, "sock", None)
-    if sock is not None:
-        sock.settimeout(min(max(end - time.monotonic(), SHORTEST), ANSWER_SECONDS))
-
-
 def _refusal(path: str, response: BaseHTTPResponse) -> Exception:
     """What the answer, which is an error, says."""
     try:
-        body = response.read(MAX_ERROR)
+        body = response.read(MAX_ERROR, decode_content=True)
     except HTTPError:
         body = b""
     finally:
@@ -212,7 +329,8 @@ def _refusal(path: str, response: BaseHTTPResponse) -> Exception:
     error = InfluxError(response.status, *_said(body))
     status = HTTPStatus.MOVED_PERMANENTLY if error.status < 400 else error.status
     is_operator_s = status in _TO_DO and not error.is_missing
-    if is_operator_s or status == HTTPStatus.TOO_MANY_REQUESTS or status >= 500:
+    is_overloaded = status == HTTPStatus.TOO_MANY_REQUESTS or error.is_queue_full
+    if is_operator_s or is_overloaded or (status >= 500 and not error.is_of_types):
         to_do = {"to_do": _TO_DO[status]} if is_operator_s else {}
         log.error("influx", path=path, status=error.status, error=str(error), **to_do)
         return Unavailable(retry_after=_retry_after(response.headers.get("Retry-After", "")))

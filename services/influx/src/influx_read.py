@@ -1,153 +1,278 @@
-"""Reading points from InfluxDB."""
+"""Reading points from InfluxDB, part by part, until there is as much as was asked for.
 
-import heapq
-from collections.abc import Callable, Collection, Iterator, Sequence
+So what a question costs InfluxDB and this process depends on the answer, not on what the range holds: a part has so
+many windows, or so many points of each series, and where that is too much after all, because there are many series or
+a query needs more memory than InfluxDB gives it, the part is asked for again in smaller ones.
+"""
+
+from collections.abc import Collection, Iterator
 from dataclasses import replace
+from heapq import nsmallest
 from math import isfinite
-from typing import NamedTuple
 
 from heartguard.models.timeseries import Aggregate
+from heartguard.timestamps import SECOND
 
 from . import influx_flux as flux
-from .errors import Overflow, TooMuch
-from .influx_answers import Found, Value, read
+from .errors import Overflow, TooManySeries, TooMuch
+from .influx_answers import MAX_SERIES, Found, Value, read
 from .influx_client import InfluxClient
+from .influx_http import InfluxError
 from .store import Place, Row, Selection, place_of
 from .times import window_stop
 
-FIRST, LAST = -(2**63), 2**63 - 1
 MAX_INT = 2**63 - 1
+EXTRA_ROWS = 100_000
+"""How many more rows a part may have than are asked for."""
+GROWTH = 4
+SHRINKING = 8
+COSTLY: frozenset[Aggregate] = frozenset({"median", "stddev"})
+"""What InfluxDB's storage engine does not compute by itself: each window then takes a kilobyte and more of memory."""
+COSTLY_WINDOWS = 4_000
+"""In a part."""
+LONGEST_WINDOW = 90 * 86_400 * SECOND
+"""InfluxDB counts with windows in 64 bits of nanoseconds, without a look at overflows, after which it never ends or
+leaves windows out. Years 1678 to 2261 leave room for windows of a hundred days at both ends."""
 
 Rows = dict[Place, Row]
 
 
-class Piece(NamedTuple):
-    """A part of a range; ``stop`` is the time of its only window, None where it has several."""
-
-    selection: Selection
-    stop: int | None
+class _TooLarge(Exception):
+    """The part has too many rows, or needs too much memory."""
 
 
 def select_rows(client: InfluxClient, bucket: str, selection: Selection, integers: Collection[str] = ()) -> list[Row]:
     """See :meth:`.store.Store.select`. ``integers`` are those of the chosen fields whose values are."""
-    return heapq.nsmallest(selection.limit, _rows(client, bucket, selection, integers), key=place_of)
+    reader = _Reader(client, bucket, integers, selection)
+    return reader.raw() if selection.aggregate is None else reader.windows(selection.aggregate)
 
 
-def _rows(client: InfluxClient, bucket: str, selection: Selection, integers: Collection[str]) -> Iterator[Row]:
-    aggregate = selection.aggregate
-    if aggregate is None:
-        rows = read(client.query(flux.RAW, flux.extern(bucket, selection)), patient=selection.patient)
-        for number, found in enumerate(rows):
-            if selection.patient and number == selection.limit:
-                raise TooMuch  # each series gives as many as that, and they come one series after another
-            yield Row(found.time, found.field, found.value, found.tags)
-        return
-    for piece in pieces(selection):
-        yield from _Aggregation(client, bucket, piece, integers).rows(aggregate)
+class _Reader:
+    """Answers one question."""
 
-
-def pieces(selection: Selection) -> Iterator[Piece]:
-    """The range in parts whose windows InfluxDB can count with: it does so in 64 bits, without a look at overflows.
-
-    Windows that begin or end beyond these, or next to them, are asked for one by one.
-    """
-    window = selection.window
-    first, last = selection.start // window, (selection.stop - 1) // window
-    within = range(max(first, FIRST // window + 2), min(last, LAST // window - 2) + 1)
-    if first == last or not within:
-        within = range(first, first)
-    for number in range(first, within.start if within else last + 1):
-        yield _single(selection, number)
-    if within:
-        start = max(selection.start, within.start * window)
-        yield Piece(replace(selection, start=start, stop=min(selection.stop, within.stop * window)), None)
-        for number in range(within.stop, last + 1):
-            yield _single(selection, number)
-
-
-def _single(selection: Selection, number: int) -> Piece:
-    stop = window_stop(number, selection.window, selection.stop)
-    start = max(selection.start, number * selection.window)
-    return Piece(replace(selection, start=start, stop=stop), stop)
-
-
-class _Aggregation:
-    """The windows of a piece. ``integers`` are those fields whose values are."""
-
-    def __init__(self, client: InfluxClient, bucket: str, piece: Piece, integers: Collection[str]) -> None:
+    def __init__(self, client: InfluxClient, bucket: str, integers: Collection[str], selection: Selection) -> None:
         self._client = client
         self._bucket = bucket
-        self._piece = piece
         self._integers = integers
-        self._query: Callable[..., str] = flux.windows if piece.stop is None else flux.whole
+        self._selection = selection
 
-    def rows(self, aggregate: Aggregate) -> Sequence[Row]:
-        if aggregate == "spread":
-            rows = self._spread()
+    def raw(self) -> list[Row]:
+        """Each series gives its first points, up to a share; what they give is whole up to where one has given all."""
+        rows: list[Row] = []
+        begin: int | None = self._selection.start
+        share = self._selection.limit
+        while begin is not None and len(rows) < self._selection.limit:
+            missing = self._selection.limit - len(rows)
+            share = min(share, missing)
+            try:
+                found = self._read(flux.RAW, replace(self._selection, start=begin, limit=share))
+                part = [Row(one.time, one.field, one.value, one.tags) for one in found]
+            except _TooLarge:
+                share = self._smaller(share)
+                continue
+            horizon = _horizon(part, share)
+            if horizon is not None:
+                part = [row for row in part if row.time <= horizon]
+            rows += nsmallest(missing, part, key=place_of)
+            begin = None if horizon is None or horizon + 1 >= self._selection.stop else horizon + 1
+            share *= GROWTH
+        return rows
+
+    def windows(self, aggregate: Aggregate) -> list[Row]:
+        rows: list[Row] = []
+        window, stop = self._selection.window, self._selection.stop
+        begin: int | None = self._selection.start
+        most = COSTLY_WINDOWS if aggregate in COSTLY else MAX_INT
+        if aggregate in COSTLY and window > LONGEST_WINDOW:
+            most = 1
+        span = min(self._selection.limit, most)
+        while begin is not None and len(rows) < self._selection.limit:
+            end = min((begin // window + span) * window, stop)
+            part = replace(self._selection, start=begin, stop=end, limit=self._selection.limit - len(rows))
+            try:
+                found = self._aggregated(aggregate, part)
+            except _TooLarge:
+                span = self._smaller(span)
+                continue
+            rows += nsmallest(part.limit, found.values(), key=place_of)
+            begin = self._next(end) if len(found) < part.limit and end < stop else None
+            span = min(span * GROWTH, most)
+        return rows
+
+    def _smaller(self, size: int) -> int:
+        """The size of the next part after one that was too large."""
+        if self._selection.patient:
+            raise TooMuch
+        if size == 1:
+            raise TooManySeries(MAX_SERIES)
+        return max(1, size // SHRINKING)
+
+    def _next(self, begin: int) -> int | None:
+        """The time of the next point from there on."""
+        part = replace(self._selection, start=begin, limit=1)
+        return min((found.time for found in self._read(flux.FIRST, part)), default=None)
+
+    def _aggregated(self, aggregate: Aggregate, part: Selection) -> Rows:
+        if part.window <= LONGEST_WINDOW:
+            rows = self._of_short_windows(aggregate, part)
+        elif aggregate in COSTLY:
+            rows = self._of_one_window(aggregate, part)
         else:
-            # Of deviations some windows are left out afterwards, so that the limit comes later.
-            found = self._ask(aggregate, limited=aggregate != "stddev")
-            rows = {place_of(row): row for row in map(self._row, found)}
-            if aggregate in ("sum", "mean") and self._integers:
-                self._mend_wrapped(aggregate, rows)
-            elif aggregate == "stddev":
-                rows = self._of_several(rows)
+            rows = self._of_long_windows(aggregate, part)
         if not all(isfinite(row.value) for row in rows.values() if isinstance(row.value, float)):
             raise Overflow(aggregate)
-        return list(rows.values())
+        return rows
 
-    def _spread(self) -> Rows:
-        """The storage engine knows the least and the greatest value, but not their difference."""
-        found = self._by_result("min", "max")
-        least = found["min"]
-        return {
-            place: row._replace(value=_difference(row.value, least[place].value))
-            for place, row in found["max"].items()
-            if place in least
-        }
+    def _of_short_windows(self, aggregate: Aggregate, part: Selection) -> Rows:
+        if aggregate == "spread":
+            return _spread(self._by_result(part, "min", "max"))
+        if aggregate in ("sum", "mean"):
+            rows = self._by_result(part, aggregate)[aggregate]
+            return self._without_wrapped(aggregate, part, rows) if self._integers else rows
+        if aggregate == "median":  # InfluxDB knows it of floats only
+            return self._by_result(part, aggregate, convert=flux.TO_FLOAT if self._integers else "")[aggregate]
+        # Of deviations some windows are left out afterwards, so that the limit comes later.
+        rows = self._by_result(part, aggregate, limited=aggregate != "stddev")[aggregate]
+        return self._of_several(part, rows) if aggregate == "stddev" else rows
 
-    def _mend_wrapped(self, aggregate: Aggregate, rows: Rows) -> None:
+    def _of_one_window(self, aggregate: Aggregate, part: Selection) -> Rows:
+        """The whole part is one window, too long for InfluxDB to know as one."""
+        stop = window_stop(part.start // part.window, part.window, part.stop)
+        found = self._read(flux.whole(aggregate, flux.TO_FLOAT if self._integers else ""), part)
+        rows = _by_place(Row(stop, one.field, one.value, one.tags) for one in found)
+        if aggregate != "stddev" or _all_finite(rows):
+            return rows
+        counted = self._read(flux.whole("count", flux.TO_FLOAT), part)
+        return _chosen(rows, (Row(stop, one.field, one.value, one.tags) for one in counted if int(one.value) > 1))
+
+    def _of_long_windows(self, aggregate: Aggregate, part: Selection) -> Rows:
+        """From windows that are short enough for InfluxDB and fit into the long ones."""
+        short = replace(part, window=_fitting(part.window), limit=MAX_INT)
+        if aggregate == "spread":
+            return _spread({name: self._of_long_windows(name, part) for name in ("min", "max")})
+        if aggregate == "mean":
+            sums, counts = self._of_long_windows("sum", part), self._of_long_windows("count", part)
+            return {
+                place: row._replace(value=row.value / counts[place].value)  # type: ignore[operator]
+                for place, row in sums.items()
+                if place in counts
+            }
+        rows: Rows = {}
+        for row in sorted(self._of_short_windows(aggregate, short).values(), key=place_of):
+            stop = window_stop((row.time - 1) // part.window, part.window, part.stop)
+            row = row._replace(time=stop)
+            before = rows.get(place_of(row))
+            rows[place_of(row)] = row if before is None else row._replace(value=_joined(aggregate, before, row))
+        return {place: row._replace(value=_as_stored(row.value)) for place, row in rows.items()}
+
+    def _without_wrapped(self, aggregate: Aggregate, part: Selection, rows: Rows) -> Rows:
         """Do what is wrong again with floats: InfluxDB sums integers up in 64 bits, for their mean too."""
-        bounds = self._by_result("min", "max", "count", fields=self._integers)
+        integers = replace(part, fields=self._integers)
+        bounds = self._by_result(integers, "min", "max", "count")
         largest: dict[Place, int] = {}
         for place, row in [*bounds["min"].items(), *bounds["max"].items()]:
             largest[place] = max(largest.get(place, 0), abs(int(row.value)))
         risky = {place for place, row in bounds["count"].items() if largest.get(place, 0) * int(row.value) > MAX_INT}
         if risky:
-            for found in self._ask(aggregate, fields=self._integers, convert=flux.TO_FLOAT):
-                row = self._row(found)
-                if place_of(row) in risky and (aggregate == "mean" or abs(found.value) >= MAX_INT):  # type: ignore[arg-type]
-                    rows[place_of(row)] = row
+            for place, row in self._by_result(integers, aggregate, convert=flux.TO_FLOAT)[aggregate].items():
+                if place in risky and (aggregate == "mean" or abs(row.value) >= MAX_INT):  # type: ignore[arg-type]
+                    rows[place] = row
+        return rows
 
-    def _of_several(self, rows: Rows) -> Rows:
+    def _of_several(self, part: Selection, rows: Rows) -> Rows:
         """A single point has no deviation. Of several, which are very large, it may be no number all the same."""
-        if all(isfinite(row.value) for row in rows.values()):  # type: ignore[arg-type]
+        if _all_finite(rows):
             return rows
-        several = {place_of(self._row(found)) for found in self._ask("count", limited=False) if found.value > 1}  # type: ignore[operator]
-        return {place: row for place, row in rows.items() if place in several}
+        counts = self._by_result(part, "count", limited=False)["count"]
+        return _chosen(rows, (row for row in counts.values() if int(row.value) > 1))
 
-    def _by_result(self, *functions: str, fields: Collection[str] | None = None) -> dict[str, Rows]:
+    def _by_result(self, part: Selection, *functions: str, convert: str = "", limited: bool = True) -> dict[str, Rows]:
         """What each function gives. InfluxDB answers in whatever order it has them."""
         results: dict[str, Rows] = {function: {} for function in functions}
-        for found in self._ask(*functions, fields=fields):
-            row = self._row(found)
+        for found in self._read(flux.windows(*functions, convert=convert, limited=limited), part):
+            row = Row(found.time, found.field, found.value, found.tags)
             results[found.result][place_of(row)] = row
         return results
 
-    def _ask(
-        self, *functions: str, fields: Collection[str] | None = None, convert: str = "", limited: bool = True
-    ) -> Iterator[Found]:
-        selection = self._piece.selection
-        if fields is not None:
-            selection = replace(selection, fields=fields)
-        query = self._query(*functions, convert=convert, limited=limited)
-        return read(self._client.query(query, flux.extern(self._bucket, selection)), patient=selection.patient)
+    def _read(self, query: str, part: Selection) -> Iterator[Found]:
+        """The rows of an answer. Raises :class:`_TooLarge`."""
+        most = min(part.limit, self._selection.limit) + (0 if self._selection.patient else EXTRA_ROWS)
+        try:
+            found = read(self._client.query(query, flux.extern(self._bucket, part)), patient=self._selection.patient)
+            for number, row in enumerate(found):
+                if number == most:
+                    raise _TooLarge
+                yield row
+        except InfluxError as error:
+            if error.is_out_of_memory:
+                raise _TooLarge from None
+            raise
 
-    def _row(self, found: Found) -> Row:
-        time = found.time if self._piece.stop is None else self._piece.stop
-        return Row(time, found.field, found.value, found.tags)
+
+def _horizon(rows: Collection[Row], share: int) -> int | None:
+    """The time up to which no series is cut short; None where none is."""
+    last: dict[tuple[str, tuple[tuple[str, str], ...]], list[int]] = {}
+    for row in rows:
+        seen = last.setdefault(place_of(row)[1:], [0, 0])
+        seen[0] += 1
+        seen[1] = row.time
+    return min((time for count, time in last.values() if count >= share), default=None)
+
+
+def _fitting(window: int) -> int:
+    """The longest window of at most :data:`LONGEST_WINDOW` of which a whole number makes that longer one."""
+    least = -(-window // LONGEST_WINDOW)
+    divisors: list[int] = [
+        2**i * 5**j for i in range(10) for j in range(10)
+    ]  # of a window of whole seconds in nanoseconds
+    return window // min(number for number in divisors if number >= least)
+
+
+def _joined(aggregate: Aggregate, before: Row, row: Row) -> Value:
+    """One value of two windows, of which ``before`` is the earlier."""
+    first, last = before.value, row.value
+    match aggregate:
+        case "min":
+            return min(first, last)
+        case "max":
+            return max(first, last)
+        case "first":
+            return first
+        case "last":
+            return last
+        case _:
+            return first + last  # type: ignore[operator]
+
+
+def _as_stored(value: Value) -> Value:
+    """An integer that 64 bits do not hold becomes a float."""
+    return float(value) if type(value) is int and not -MAX_INT - 1 <= value <= MAX_INT else value
+
+
+def _spread(found: dict[str, Rows]) -> Rows:
+    """The storage engine knows the least and the greatest value, but not their difference."""
+    least = found["min"]
+    return {
+        place: row._replace(value=_difference(row.value, least[place].value))
+        for place, row in found["max"].items()
+        if place in least
+    }
 
 
 def _difference(most: Value, least: Value) -> Value:
-    found = most - least  # type: ignore[operator]
-    return float(found) if abs(found) > MAX_INT else found
+    found: Value = most - least  # type: ignore[operator]
+    return _as_stored(found)
+
+
+def _by_place(rows: Iterator[Row]) -> Rows:
+    return {place_of(row): row for row in rows}
+
+
+def _chosen(rows: Rows, by: Iterator[Row]) -> Rows:
+    """Those at the places of others."""
+    places = {place_of(row) for row in by}
+    return {place: row for place, row in rows.items() if place in places}
+
+
+def _all_finite(rows: Rows) -> bool:
+    return all(isfinite(row.value) for row in rows.values())  # type: ignore[arg-type]

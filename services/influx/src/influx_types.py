@@ -60,13 +60,14 @@ class KnownTypes:
     def check(self, bucket: StoredBucket, given: Types) -> None:
         """Raises :class:`TypeConflict` where a field is stored with another type."""
         for measurement, fields in given.items():
-            known = self.of(bucket, measurement, soon=True)
+            known = self.of(bucket, measurement)
             unknown = fields.keys() - known.keys()
             if unknown:  # new fields, or such that another process has made since
-                known = {**known, **self._ask(bucket, _selection(measurement, unknown), soon=True)}
-            if any(known.get(field, kind) != kind for field, kind in fields.items()):
+                known = {**known, **self._ask(bucket, _selection(measurement, unknown))}
+            if _conflicts(known, fields):  # the bucket may have been dropped and made anew since
                 self.forget(bucket, [measurement])
-                raise TypeConflict
+                if _conflicts(self.of(bucket, measurement), fields):
+                    raise TypeConflict
 
     def learn(self, bucket: StoredBucket, given: Types) -> None:
         """Remember what was written."""
@@ -75,11 +76,11 @@ class KnownTypes:
             if known is not None and not fields.keys() <= known.keys():
                 self._keep(bucket, measurement, {**known, **fields})
 
-    def of(self, bucket: StoredBucket, measurement: str, *, soon: bool = False) -> Mapping[str, FieldType]:
-        """The types of all of a measurement's fields; ``soon`` for a write. Raises :class:`BucketGone`."""
+    def of(self, bucket: StoredBucket, measurement: str) -> Mapping[str, FieldType]:
+        """The types of all of a measurement's fields. Raises :class:`BucketGone`."""
         known = self._known.get((bucket.id, measurement))
         if known is None:
-            known = self._ask(bucket, _selection(measurement, None), soon=soon)
+            known = self._ask(bucket, _selection(measurement, None))
             self._keep(bucket, measurement, known)
         return known
 
@@ -103,16 +104,20 @@ class KnownTypes:
         else:
             self.forget(bucket, [measurement])
 
-    def _ask(self, bucket: StoredBucket, selection: Selection, *, soon: bool = False) -> dict[str, FieldType]:
+    def _ask(self, bucket: StoredBucket, selection: Selection) -> dict[str, FieldType]:
         asked = extern(bucket.name, selection)
         try:
-            return {found.field: found.type for found in read(self._client.query(TYPES, asked, soon=soon))}
+            return {found.field: found.type for found in read(self._client.query(TYPES, asked))}
         except InfluxError as error:
             if error.is_missing:
                 raise BucketGone from None
         # Two processes may have given a field two types at the same moment, at times that lie far apart.
-        each = self._client.query(TYPES_OF_EACH, asked, soon=soon)
+        each = self._client.query(TYPES_OF_EACH, asked)
         return {found.field: found.type for found in read(each)}
+
+
+def _conflicts(known: Mapping[str, FieldType], given: Mapping[str, FieldType]) -> bool:
+    return any(known.get(field, kind) != kind for field, kind in given.items())
 
 
 def _selection(measurement: str, fields: Collection[str] | None, tags: Mapping[str, str] | None = None) -> Selection:

@@ -11,6 +11,7 @@ from heartguard.models.timeseries import FieldValue
 from .line_protocol import head
 from .store import Series
 from .tenancy import USER_TAG
+from .times import MAX_TIME, MIN_TIME
 
 MAX_NAME = 256
 MAX_STRING = 65_536
@@ -85,14 +86,17 @@ def value_problem(value: FieldValue | int) -> str | None:
 class Rules:
     """What holds for the points of one batch.
 
-    ``user_id`` is the tag that all points must have, where they must; ``oldest`` the first time
-    that the bucket still keeps, ``received`` the time of points without one: further such points
-    of the same series follow at 1 ns, so that none replaces another.
+    ``user_id`` is the tag that all points must have, where they must. Times are in nanoseconds since the epoch:
+    ``earliest`` and ``newest`` are the bounds that the service sets, ``oldest`` is the first time within them that the
+    bucket still keeps, ``received`` the time of points without one: further such points of the same series follow at
+    1 ns, so that none replaces another.
     """
 
     user_id: str | None
-    oldest: int
     received: int
+    earliest: int = MIN_TIME
+    oldest: int = MIN_TIME
+    newest: int = MAX_TIME
 
     def is_foreign(self, tags: Mapping[str, str]) -> bool:
         """Whether the point is another user's."""

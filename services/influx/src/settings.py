@@ -3,6 +3,17 @@
 from dataclasses import dataclass
 
 from heartguard.settings import AuditSettings, ServiceSettings, SettingsError, choice, integer, text, url, variable
+from heartguard.timestamps import SECOND, parse_time
+
+from .times import MAX_AHEAD, TimeBounds
+
+
+def moment(value: str) -> int:
+    """Nanoseconds since the epoch."""
+    try:
+        return parse_time(value if "T" in value else f"{value}T00:00:00Z")
+    except ValueError:
+        raise ValueError("should be a date such as 1970-01-01, or a time in UTC such as 2020-06-01T12:00:00Z") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,6 +24,12 @@ class StoreSettings:
     influx_url: str | None = variable("INFLUX_URL", url("http", "https"), optional=True)
     influx_token: str | None = variable("INFLUX_TOKEN", text, optional=True)
     influx_org: str | None = variable("INFLUX_ORG", text, optional=True)
+    earliest: int = variable("TIMESERIES_EARLIEST", moment, "1970-01-01")
+    ahead_seconds: int = variable("TIMESERIES_AHEAD_SECONDS", integer(0, MAX_AHEAD), "86400")
+
+    @property
+    def bounds(self) -> TimeBounds:
+        return TimeBounds(earliest=self.earliest, ahead=self.ahead_seconds * SECOND)
 
     def missing(self, backend: str) -> list[str]:
         """The names of variables that a backend needs and that are not set."""
@@ -25,9 +42,10 @@ class StoreSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(StoreSettings, ServiceSettings, AuditSettings):
-    """What the service needs; ``sweep_seconds`` lie between two clearings of expired points."""
+    """What the service needs; ``max_buckets`` is per organization, ``sweep_seconds`` the time between two clean-ups."""
 
     chosen_backend: str | None = variable("TIMESERIES_BACKEND", choice("postgres", "influx"), optional=True)
+    max_buckets: int = variable("TIMESERIES_MAX_BUCKETS", integer(1, 200), "20")
     sweep_seconds: int = variable("TIMESERIES_SWEEP_SECONDS", integer(1, 86_400), "60")
 
     @property

@@ -16,4 +16,4 @@ def open_store(backend: str, settings: StoreSettings) -> PostgresStore | InfluxS
     assert settings.influx_url is not None
     assert settings.influx_token is not None
     assert settings.influx_org is not None
-    return InfluxStore(InfluxClient(settings.influx_url, settings.influx_token, settings.influx_org))
+    return InfluxStore(InfluxClient(settings.influx_url, settings.influx_token, settings.influx_org), settings.bounds)

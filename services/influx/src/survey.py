@@ -16,7 +16,6 @@ from .line_protocol import Entry, parse
 from .points import MAX_SERIES, Rules, series_problems
 from .store import TYPES, FieldType
 from .tenancy import USER_TAG
-from .times import MAX_TIME
 
 MAX_FORMS = 8
 LONGEST_REMEMBERED = 512
@@ -51,7 +50,7 @@ def survey(text: str, precision: int, rules: Rules) -> Survey | None:
     if not tokens:
         return None
     heads, fields, times = tokens[::3], tokens[1::3], _times(tokens[2::3])
-    if not (times and rules.oldest <= min(times) * precision and max(times) * precision <= MAX_TIME):
+    if not (times and rules.oldest <= min(times) * precision and max(times) * precision <= rules.newest):
         return None
     values = 0
     types: dict[str, dict[str, FieldType]] = {}
@@ -140,6 +139,6 @@ def _judge(head: str, form: Form, user_id: str | None) -> str | None:
     _, measurement, tags, _, _ = point
     if user_id is not None and tags.get(USER_TAG) != user_id:
         return None
-    rules = Rules(user_id=user_id, oldest=0, received=0)
+    rules = Rules(user_id=user_id, received=0)
     is_good = not any(series_problems(rules.series(measurement, tags), [field for field, _ in form]))
     return measurement if is_good else None

@@ -3,6 +3,7 @@
 Times are whole nanoseconds throughout.
 """
 
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
@@ -13,7 +14,28 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 MIN_TIME = (datetime(1678, 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(seconds=1) * SECOND
 MAX_TIME = (datetime(2262, 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(seconds=1) * SECOND - 1
-"""The first and the last time that a point can have: the whole years that 64 bits of nanoseconds hold."""
+"""The first and the last time that a store can hold: the whole years that 64 bits of nanoseconds hold."""
+MAX_WINDOW = MAX_TIME // SECOND * SECOND
+"""Nanoseconds. A longer window makes no difference: this one reaches from the epoch to the first and the last time."""
+MAX_AHEAD = 7 * 86_400
+"""Seconds: the largest ``TIMESERIES_AHEAD_SECONDS``. An hour more may cost a bucket of short retention a shard."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeBounds:
+    """Where the time of a new point may lie: not before ``earliest``, at most ``ahead`` from now; in nanoseconds.
+
+    What is stored already stays readable, wherever it lies.
+    """
+
+    earliest: int
+    ahead: int
+
+    def newest(self, now: int) -> int:
+        return min(now + self.ahead, MAX_TIME)
+
+
+UNBOUNDED = TimeBounds(earliest=MIN_TIME, ahead=MAX_TIME)
 
 
 @lru_cache(maxsize=8192)

@@ -30,13 +30,9 @@ from .line_protocol import Entry, LineBatch
 from .points import Rules, shown
 from .store import TYPES, BucketGone, LineStore, Selection, Store, StoredBucket, TypeConflict
 from .survey import survey
-from .times import MAX_TIME, MIN_TIME, format_time, parse_duration, parse_moment
+from .times import MAX_TIME, MAX_WINDOW, MIN_TIME, TimeBounds, format_time, parse_duration, parse_moment
 
 MIN_RETENTION = 3600
-MAX_WINDOW = 2**63 - 1
-"""Nanoseconds. A longer window makes no difference: this one spans all times since the epoch."""
-MAX_BUCKETS = 200
-"""Of an organization. They are listed all at once; those made at the same moment can be a few more."""
 
 _PARTS = (attrgetter("measurement"), attrgetter("tags"), attrgetter("fields"))
 
@@ -44,10 +40,17 @@ T = TypeVar("T")
 
 
 class TimeSeries:
-    """The service's work. ``clock`` gives nanoseconds since the epoch."""
+    """The service's work. ``clock`` gives nanoseconds since the epoch; ``max_buckets`` is per organization.
 
-    def __init__(self, store: Store, clock: Callable[[], int] = time.time_ns) -> None:
+    Buckets that are made at the same moment can be a few more.
+    """
+
+    def __init__(
+        self, store: Store, bounds: TimeBounds, max_buckets: int, clock: Callable[[], int] = time.time_ns
+    ) -> None:
         self._store = store
+        self._bounds = bounds
+        self._max_buckets = max_buckets
         self._clock = clock
         self._heads = Heads()
 
@@ -56,8 +59,8 @@ class TimeSeries:
         if 0 < request.retention_seconds < MIN_RETENTION:
             message = f"is 0 (for ever) or at least {MIN_RETENTION}"
             raise Invalid([Detail(path="/retention_seconds", message=message)])
-        if len({bucket.name for bucket in self._store.buckets(caller.org_id)} - {name}) >= MAX_BUCKETS:
-            raise TooManyBuckets(MAX_BUCKETS)
+        if len({bucket.name for bucket in self._store.buckets(caller.org_id)} - {name}) >= self._max_buckets:
+            raise TooManyBuckets(self._max_buckets)
         made = self._store.create_bucket(
             caller.org_id,
             name,
@@ -137,7 +140,14 @@ class TimeSeries:
 
     def _rules(self, caller: Claims, bucket: StoredBucket) -> Rules:
         now = self._clock()
-        return Rules(user_id=tenancy.own_points_only(caller), oldest=_oldest(bucket, now), received=now)
+        earliest = self._bounds.earliest
+        return Rules(
+            user_id=tenancy.own_points_only(caller),
+            received=now,
+            earliest=earliest,
+            oldest=max(earliest, _oldest(bucket, now)),
+            newest=self._bounds.newest(now),
+        )
 
     def _left_out(self, request: WriteRequest, caller: Claims, name: str) -> list[Detail]:
         """The points that break a rule by what the store knows now; none where it does not tell in time."""

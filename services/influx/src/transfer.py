@@ -26,7 +26,7 @@ from .influx_store import InfluxStore
 from .settings import StoreSettings
 from .store import BucketGone, Row, Selection, Series, StoredBucket, TypeConflict
 from .stores import open_store
-from .times import MAX_TIME, MIN_TIME
+from .times import MAX_TIME, MAX_WINDOW, MIN_TIME
 
 AT_ONCE = 20_000
 """Values in a part."""
@@ -197,7 +197,7 @@ def everything(measurement: str, bucket: StoredBucket) -> Selection:
         fields=None,
         tags={},
         aggregate=None,
-        window=2**63 - 1,
+        window=MAX_WINDOW,
         limit=2**31 - 1,
         patient=True,
     )

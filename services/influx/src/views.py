@@ -74,7 +74,7 @@ def query(question: QueryRequest, caller: Claims, timeseries: TimeSeries) -> Que
     audience=Audience.ADMIN,
     status=201,
     audit="BUCKET_CREATE",
-    errors={409: "The bucket exists (`TS_001`), or there are 200 already"},
+    errors={409: "The bucket exists (`TS_001`), or there are as many as may be (TIMESERIES_MAX_BUCKETS)"},
 )
 def create_bucket(new: BucketCreate, caller: Claims, timeseries: TimeSeries) -> Bucket:
     """Make a bucket of the caller's organization."""

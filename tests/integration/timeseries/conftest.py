@@ -27,6 +27,7 @@ from services.influx.src.influx_store import InfluxStore
 from services.influx.src.settings import Settings
 from services.influx.src.store import Batch, Series
 from services.influx.src.stores import open_store
+from services.influx.src.times import UNBOUNDED
 from services.influx.src.timeseries import TimeSeries
 
 from .. import callers
@@ -37,7 +38,12 @@ from .faults import Proxy
 from .influx import Influx, Unusable
 from .organizations import Organizations, drop_left_overs, drop_named
 
-STORES = {"JWT_SECRET": SECRET, "REDIS_URL": "redis://127.0.0.1:1/0", "TIMESERIES_SWEEP_SECONDS": "86400"}
+STORES = {
+    "JWT_SECRET": SECRET,
+    "REDIS_URL": "redis://127.0.0.1:1/0",
+    "TIMESERIES_SWEEP_SECONDS": "86400",
+    "TIMESERIES_EARLIEST": "1678-01-01",
+}
 """Valkey is away: what is not recorded in the transaction of a change waits in the spool."""
 AnyStore = PostgresStore | InfluxStore
 
@@ -248,7 +254,7 @@ def other_store(backend: Backend) -> Iterator[AnyStore]:
 
 @pytest.fixture
 def timeseries(store: AnyStore, clock: Clock) -> TimeSeries:
-    return TimeSeries(store, clock)
+    return TimeSeries(store, UNBOUNDED, 200, clock)
 
 
 def add(batch: Batch, series: Series, time: int, fields: Mapping[str, FieldValue]) -> None:

@@ -1,7 +1,7 @@
 """Buckets: names, retention, and what becomes of their points."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -13,10 +13,11 @@ from heartguard.errors import NotFound
 from heartguard.models.timeseries import Point, QueryRequest, WriteRequest
 from services.influx.src.db import PostgresStore
 from services.influx.src.store import BucketGone, Selection, Series, StoredBucket
+from services.influx.src.times import UNBOUNDED
 from services.influx.src.timeseries import TimeSeries
 
 from ..callers import code, details
-from .conftest import AnyStore, Caller, add, claims, postgres_only
+from .conftest import AnyStore, Backend, Caller, add, claims, postgres_only, running
 
 POINT = {"measurement": "m", "fields": {"f": 1}, "timestamp": "2024-06-01T10:00:00Z"}
 
@@ -72,10 +73,17 @@ def test_retention(admin: Caller, retention: int, status: int) -> None:
         assert list(details(answer)) == ["/retention_seconds"]
 
 
+@pytest.fixture
+def app_of_three(backend: Backend) -> Iterator[Flask]:
+    """The service where an organization may have three buckets."""
+    with running({**backend.environ, "TIMESERIES_MAX_BUCKETS": "3"}) as app:
+        yield app
+
+
 def test_an_organization_has_so_many_buckets_and_no_more(
-    admin: Caller, app: Flask, org: int, new_org: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+    app_of_three: Flask, org: int, new_org: Callable[[], int]
 ) -> None:
-    monkeypatch.setattr("services.influx.src.timeseries.MAX_BUCKETS", 3)
+    app, admin = app_of_three, Caller(app_of_three, org)
     wanted = [f"org_{org}", *(f"org_{org}_{n}" for n in range(3))]
     assert [admin.create(name).status_code for name in wanted] == [201, 201, 201, 409]
     assert code(admin.create(wanted[3])) == "TS_409"
@@ -216,7 +224,9 @@ def test_a_bucket_that_always_vanishes(
 
     monkeypatch.setattr(store, "bucket", vanishing)
     with pytest.raises(NotFound):
-        TimeSeries(store).write(WriteRequest(points=[Point(measurement="m", fields={"f": 1.0})]), claims(org))
+        TimeSeries(store, UNBOUNDED, 20).write(
+            WriteRequest(points=[Point(measurement="m", fields={"f": 1.0})]), claims(org)
+        )
 
 
 def test_first_users_of_a_default_bucket_do_not_trip_over_each_other(admin: Caller) -> None:
