@@ -32,7 +32,9 @@ from services.influx.src.timeseries import TimeSeries
 
 from .. import callers
 from ..callers import SECRET
+from . import faults
 from . import influx as influxes
+from .faults import Proxy
 from .influx import Influx, Unusable
 from .organizations import Organizations, drop_left_overs, drop_named
 
@@ -94,7 +96,7 @@ def _running(environ: dict[str, str]) -> Iterator[Flask]:
     finally:
         sweeper.stop()
         app.extensions["heartguard.audit"].stop()
-        sweeper._sweep.__self__.close()
+        store_of(app).close()
 
 
 @pytest.fixture(scope="session")
@@ -115,6 +117,13 @@ def influx(organizations: Organizations, stores_folder: Path, free_port: Callabl
         drop_left_overs(influx, organizations)
         yield influx
         drop_named(influx, organizations.names())
+
+
+@pytest.fixture
+def proxy(influx: Influx) -> Iterator[Proxy]:
+    """Stands before InfluxDB for a single test."""
+    with faults.before(influx.address.url) as proxy:
+        yield proxy
 
 
 def uses_influx(request: pytest.FixtureRequest) -> bool:
@@ -211,6 +220,12 @@ def database(url_for: Callable[[str], str]) -> Iterator[Database]:
     database = Database(url_for("timeseries"), service="tests")
     yield database
     database.close()
+
+
+def store_of(app: Flask) -> AnyStore:
+    """The one that a service in this process has."""
+    store: AnyStore = app.extensions["heartguard.sweeper"]._sweep.__self__
+    return store
 
 
 def new_store(backend: Backend, clock: Callable[[], int] = time.time_ns) -> AnyStore:

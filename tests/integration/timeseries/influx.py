@@ -150,6 +150,11 @@ class Influx:
         answer = self.call("PATCH", f"/buckets/{self.bucket(bucket)['id']}", changes)
         assert answer.status == 200, answer
 
+    def keep_for(self, name: str, seconds: int) -> None:
+        """Change a bucket's retention; InfluxDB wants shards that are no longer than it."""
+        rule = {"type": "expire", "everySeconds": seconds, "shardGroupDurationSeconds": 3600}
+        self.change(name, retentionRules=[rule])
+
     def drop(self, bucket_id: str) -> None:
         """Or find that it is gone."""
         answer = self.call("DELETE", f"/buckets/{bucket_id}")

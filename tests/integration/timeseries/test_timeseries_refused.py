@@ -1,8 +1,9 @@
 """What InfluxDB refuses of writes that were found to be good, and whose matter it is: sender's or operator's."""
 
 import json
+import re
 from collections.abc import Iterator, MutableMapping
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 import structlog
@@ -15,14 +16,14 @@ from services.influx.src.errors import PartlyWritten
 from services.influx.src.influx_http import InfluxError
 from services.influx.src.influx_refusals import unreadable_lines
 from services.influx.src.store import FieldType, Series
-from services.influx.src.times import SECOND
 from services.influx.src.transfer import TransferError, _at
 
 from ..callers import code, details
-from . import fake_influx
-from .conftest import Caller, add, running
-from .fake_influx import FakeInflux, Refused
-from .fake_lines import LineError, Point, parse
+from . import faults
+from .conftest import Caller, add, running, store_of
+from .faults import Proxy, refused
+from .http_server import Request
+from .influx import Influx
 
 TEN = "2024-06-01T10:00:00Z"
 AT_TEN = 1_717_236_000
@@ -30,33 +31,26 @@ WEEK = 7 * 86_400
 
 
 @pytest.fixture
-def fake() -> Iterator[tuple[str, FakeInflux]]:
-    with fake_influx.serving() as found:
-        yield found
-
-
-@pytest.fixture
-def app(fake: tuple[str, FakeInflux]) -> Iterator[Flask]:
-    with running(fake_influx.environ(fake[0])) as app:
+def app(influx: Influx, proxy: Proxy) -> Iterator[Flask]:
+    with running(influx.environ(INFLUX_URL=proxy.url)) as app:
         yield app
 
 
-@pytest.fixture
-def admin(app: Flask) -> Caller:
-    return Caller(app, 7)
+def bucket(caller: Caller, name: str = "") -> str:
+    return f"org_{caller.org_id}{name}"
+
+
+def unreadable(request: Request) -> tuple[int, str, str] | None:
+    """What InfluxDB would say if it could not read points with a field ``bad``."""
+    lines = re.findall(r'^(?:[^"\n]|"[^"]*")+$', request.content.decode(), re.MULTILINE)
+    bad = [f"unable to parse '{line}': invalid boolean" for line in lines if "bad=" in line]
+    return (400, "invalid", "\n".join(bad)) if bad else None
 
 
 @pytest.fixture
-def fussy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An InfluxDB that cannot read points with a field ``bad``, which nobody here knows of."""
-
-    def read(line: str) -> Point:
-        point = parse(line)
-        if "bad" in point.fields:
-            raise LineError("invalid boolean")
-        return point
-
-    monkeypatch.setattr(fake_influx, "parse", read)
+def fussy(proxy: Proxy) -> None:
+    """An InfluxDB that cannot read some points, which nobody here knows of."""
+    proxy.set("POST", "/write", faults.refused_where(unreadable))
 
 
 @pytest.fixture
@@ -98,7 +92,7 @@ UNREADABLE = "cannot be read by the store: 'invalid boolean'"
 
 @pytest.mark.usefixtures("fussy")
 def test_points_that_influxdb_cannot_read_are_named(
-    admin: Caller, fake: tuple[str, FakeInflux], logged: list[MutableMapping[str, Any]]
+    admin: Caller, influx: Influx, proxy: Proxy, logged: list[MutableMapping[str, Any]]
 ) -> None:
     """A 503 would be sent again for ever."""
     given = [point(), point(fields={"bad": 1, "f": 2}), point(tags={"t": "é, ="}, fields={"bad": 2}, timestamp=None)]
@@ -106,9 +100,9 @@ def test_points_that_influxdb_cannot_read_are_named(
     assert (answer.status_code, code(answer)) == (422, "TS_422")
     assert details(answer) == {"/points/1": UNREADABLE, "/points/2": UNREADABLE}
     assert "Retry-After" not in answer.headers
-    assert fake_influx.TOKEN not in answer.text
-    assert fake[0] not in answer.text
-    assert fake[1].named("org_7").series == {}
+    assert influx.address.token not in answer.text
+    assert proxy.url not in answer.text
+    assert admin.rows() == []
     (line,) = logged
     assert line["reasons"] == ["invalid boolean"]
     assert "bad" not in str(line), "a log has no measured data"
@@ -141,9 +135,9 @@ def test_an_error_in_xml_names_them_too(admin: Caller) -> None:
     assert "<path>/lines/1</path>" in answer.text
 
 
-def test_a_line_that_is_not_found_again_is_quoted(admin: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_that_is_not_found_again_is_quoted(admin: Caller, proxy: Proxy) -> None:
     said = "unable to parse 'm f=oh 5': invalid number\nunable to parse 'n f=1 5': bad\ntimestamp"
-    monkeypatch.setattr(fake_influx.Bucket, "write", lambda *_: refuse(400, "invalid", said))
+    proxy.set("POST", "/write", refused(400, "invalid", said))
     answer = admin.lines("m f=1 5")
     assert answer.json is not None
     assert answer.json["error"]["details"] == [
@@ -179,15 +173,11 @@ def test_an_error_may_end_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     assert influx_http._said(body) == ("invalid", whole)
 
 
-def test_more_bad_points_than_are_named(admin: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_bad_points_than_are_named(admin: Caller, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("services.influx.src.check.MAX_DETAILS", 1)
     said = "unable to parse 'm f=1 5': a\nunable to parse 'm f=2 6': a"
-    monkeypatch.setattr(fake_influx.Bucket, "write", lambda *_: refuse(400, "invalid", said))
+    proxy.set("POST", "/write", refused(400, "invalid", said))
     assert details(admin.lines("m f=1 5\nm f=2 6")) == {"/lines/1": "cannot be read by the store: 'a'"}
-
-
-def refuse(status: int, code: str, message: str = "it broke", **headers: str) -> NoReturn:
-    raise Refused(status, code, message, **headers)
 
 
 OPERATOR_S = {
@@ -201,8 +191,8 @@ OPERATOR_S = {
 @pytest.mark.parametrize(("status", "said", "message", "to_do"), OPERATOR_S.values(), ids=OPERATOR_S)
 def test_what_the_operator_has_to_mend_is_a_503_and_the_log_says_what(
     admin: Caller,
-    fake: tuple[str, FakeInflux],
-    monkeypatch: pytest.MonkeyPatch,
+    influx: Influx,
+    proxy: Proxy,
     logged: list[MutableMapping[str, Any]],
     status: int,
     said: str,
@@ -211,28 +201,24 @@ def test_what_the_operator_has_to_mend_is_a_503_and_the_log_says_what(
 ) -> None:
     for _ in range(2):  # the bucket is remembered once it was looked up
         assert admin.write(point()).status_code == 200
-    monkeypatch.setattr(fake_influx.Bucket, "write", lambda *_: refuse(status, said, message))
-    fake[1].asked.clear()
+    proxy.set("POST", "/write", refused(status, said, message))
+    proxy.asked.clear()
     for answer in every_write(admin):
         assert (answer.status_code, code(answer), answer.headers["Retry-After"]) == (503, "TS_503", "1")
         assert message not in answer.text
         assert to_do in logged[-1]["to_do"]
-        assert fake_influx.TOKEN not in str(logged)
-    assert {path for _, path in fake[1].asked} <= {"/api/v2/write", "/api/v2/query"}, "the bucket is still known"
+        assert influx.address.token not in str(logged)
+    assert {one.path for one in proxy.asked} <= {"/api/v2/write", "/api/v2/query"}, "the bucket is still known"
 
 
-def test_an_organization_that_was_made_anew_is_found(
-    admin: Caller, fake: tuple[str, FakeInflux], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_organization_that_was_made_anew_is_found(admin: Caller, proxy: Proxy) -> None:
     """Its id is another one then."""
-    assert admin.create("org_7_x").status_code == 201
-    create = FakeInflux.create
-    monkeypatch.setattr(FakeInflux, "create", lambda *_: refuse(404, "not found", "organization not found"))
-    assert admin.create("org_7_y").status_code == 503
-    monkeypatch.setattr(FakeInflux, "create", create)
-    fake[1].asked.clear()
-    assert admin.create("org_7_y").status_code == 201
-    assert ("GET", "/api/v2/orgs") in fake[1].asked
+    assert admin.create(bucket(admin, "_x")).status_code == 201
+    with proxy.fault("POST", "/buckets", refused(404, "not found", "organization not found")):
+        assert admin.create(bucket(admin, "_y")).status_code == 503
+    proxy.asked.clear()
+    assert admin.create(bucket(admin, "_y")).status_code == 201
+    assert any(one.method == "GET" for one in proxy.asked), "it is asked for again"
 
 
 TRANSIENT = {
@@ -245,18 +231,18 @@ TRANSIENT = {
 
 @pytest.mark.parametrize(("status", "said", "headers", "retry_after"), TRANSIENT.values(), ids=TRANSIENT)
 def test_what_passes_is_a_503_to_be_sent_again_when_influxdb_says(
-    admin: Caller, monkeypatch: pytest.MonkeyPatch, status: int, said: str, headers: dict[str, str], retry_after: str
+    admin: Caller, proxy: Proxy, status: int, said: str, headers: dict[str, str], retry_after: str
 ) -> None:
-    monkeypatch.setattr(fake_influx.Bucket, "write", lambda *_: refuse(status, said, **headers))
+    proxy.set("POST", "/write", refused(status, said, **headers))
     for answer in every_write(admin):
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, retry_after)
 
 
 @pytest.mark.parametrize("message", ["it broke", "gzipped HTTP body contains an invalid header"])
 def test_a_400_that_names_no_line_is_not_the_batch_s_fault(
-    admin: Caller, monkeypatch: pytest.MonkeyPatch, logged: list[MutableMapping[str, Any]], message: str
+    admin: Caller, proxy: Proxy, logged: list[MutableMapping[str, Any]], message: str
 ) -> None:
-    monkeypatch.setattr(fake_influx.Bucket, "write", lambda *_: refuse(400, "invalid", message))
+    proxy.set("POST", "/write", refused(400, "invalid", message))
     for answer in every_write(admin):
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
         assert message not in answer.text
@@ -264,9 +250,9 @@ def test_a_400_that_names_no_line_is_not_the_batch_s_fault(
 
 
 def test_a_batch_that_is_too_large_for_it_is_to_be_divided(
-    admin: Caller, monkeypatch: pytest.MonkeyPatch, logged: list[MutableMapping[str, Any]]
+    admin: Caller, proxy: Proxy, logged: list[MutableMapping[str, Any]]
 ) -> None:
-    monkeypatch.setattr(fake_influx.Bucket, "write", lambda *_: refuse(413, "request too large", "nginx/1.2"))
+    proxy.set("POST", "/write", refused(413, "request too large", "nginx/1.2"))
     for answer in every_write(admin):
         assert (answer.status_code, code(answer)) == (413, "TS_413")
         assert "smaller" in answer.text
@@ -274,38 +260,47 @@ def test_a_batch_that_is_too_large_for_it_is_to_be_divided(
         assert "16 MiB" in logged[-1]["to_do"]
 
 
-def test_a_bucket_that_is_gone_meanwhile(admin: Caller, fake: tuple[str, FakeInflux]) -> None:
+def test_a_bucket_that_is_gone_meanwhile(admin: Caller, influx: Influx) -> None:
     """The default one comes back; another is a 404."""
     assert admin.write(point()).status_code == 200
-    fake[1].buckets.clear()
+    influx.drop(influx.bucket(bucket(admin))["id"])
     assert admin.write(point()).status_code == 200
-    assert admin.create("org_7_organization").status_code == 201
-    assert admin.write(point(), bucket="org_7_organization").status_code == 200
-    del fake[1].buckets[fake[1].named("org_7_organization").id]
+    other = bucket(admin, "_organization")
+    assert admin.create(other).status_code == 201
+    assert admin.write(point(), bucket=other).status_code == 200
+    influx.drop(influx.bucket(other)["id"])
     for answer in (
-        admin.write(point(), bucket="org_7_organization"),
-        admin.lines("m f=1 5", "?bucket=org_7_organization"),
-        influx_lines(admin, "m f=1 5", "?bucket=org_7_organization"),
+        admin.write(point(), bucket=other),
+        admin.lines("m f=1 5", f"?bucket={other}"),
+        influx_lines(admin, "m f=1 5", f"?bucket={other}"),
     ):
         assert (answer.status_code, code(answer)) == (404, "TS_404")
 
 
-def bucket_of(admin: Caller, fake: tuple[str, FakeInflux]) -> fake_influx.Bucket:
-    assert admin.write(point(measurement="other")).status_code == 200
-    return fake[1].named("org_7")
+@pytest.mark.parametrize("use", ["write", "query"])
+def test_a_default_bucket_that_is_gone_meanwhile_comes_back(admin: Caller, influx: Influx, use: str) -> None:
+    """Removed on InfluxDB's side, or lost with an older backup: each way of use makes it anew."""
+    assert admin.write(point()).status_code == 200
+    influx.drop(influx.bucket(bucket(admin))["id"])
+    if use == "query":
+        assert admin.rows() == []
+    assert admin.write(point()).status_code == 200
+    assert admin.rows() == [(TEN, "f", 1.0)]
 
 
-def remember(admin: Caller, fake: tuple[str, FakeInflux], types: dict[str, FieldType]) -> None:
+def remember(admin: Caller, influx: Influx, types: dict[str, FieldType]) -> None:
     """Have the service take this for the types of a measurement's fields."""
-    known = admin.app.extensions["heartguard.sweeper"]._sweep.__self__._types._known
-    known.keep([((fake[1].named("org_7").id, "m"), types)])
+    known = store_of(admin.app)._types._known
+    known.keep([((influx.bucket(bucket(admin))["id"], "m"), types)])
 
 
-def test_of_what_was_left_out_the_number_is_the_least(admin: Caller, fake: tuple[str, FakeInflux]) -> None:
-    """InfluxDB tells of one shard only, which holds a week."""
-    bucket_of(admin, fake).write([parse(f"m f=t {AT_TEN}"), parse(f"m f=t {AT_TEN + WEEK}")], SECOND)
-    remember(admin, fake, {"f": "float", "g": "float"})
-    answer = admin.lines(f"m f=1 {AT_TEN}\nm f=1 {AT_TEN + WEEK}\nm g=1 {AT_TEN}", "?precision=s")
+def test_of_what_was_left_out_the_number_is_the_least(admin: Caller, influx: Influx) -> None:
+    """InfluxDB tells of one shard only."""
+    assert admin.write(point(measurement="other")).status_code == 200
+    early = AT_TEN - 100 * WEEK
+    influx.write(bucket(admin), f"m f=t {AT_TEN}", f"m f=t {early}", precision="s")
+    remember(admin, influx, {"f": "float", "g": "float"})
+    answer = admin.lines(f"m f=1 {AT_TEN}\nm f=1 {early}\nm g=1 {AT_TEN}", "?precision=s")
     assert (answer.status_code, code(answer)) == (422, "TS_002")
     assert answer.json is not None
     assert answer.json["error"]["message"].startswith("At least 1 of the points were not stored")
@@ -313,21 +308,20 @@ def test_of_what_was_left_out_the_number_is_the_least(admin: Caller, fake: tuple
     assert details(answer) == {"/lines/1": message, "/lines/2": message}
 
 
-def test_what_was_left_out_is_reported_though_it_cannot_be_named(
-    admin: Caller, fake: tuple[str, FakeInflux], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bucket_of(admin, fake).write([parse(f"m f=t {AT_TEN}")], SECOND)
-    remember(admin, fake, {"f": "float"})
-    monkeypatch.setattr(FakeInflux, "query", lambda *_: refuse(500, "internal error"))
+def test_what_was_left_out_is_reported_though_it_cannot_be_named(admin: Caller, influx: Influx, proxy: Proxy) -> None:
+    assert admin.write(point(measurement="other")).status_code == 200
+    influx.write(bucket(admin), f"m f=t {AT_TEN}", precision="s")
+    remember(admin, influx, {"f": "float"})
+    proxy.set("POST", "/query", refused(500, "internal error"))
     answer = influx_lines(admin, f"m f=1 {AT_TEN}", "?precision=s")
     assert (answer.status_code, code(answer), details(answer)) == (422, "TS_002", {})
 
 
 def test_points_left_out_for_a_reason_unknown(
-    admin: Caller, monkeypatch: pytest.MonkeyPatch, logged: list[MutableMapping[str, Any]]
+    admin: Caller, proxy: Proxy, logged: list[MutableMapping[str, Any]]
 ) -> None:
     said = "failure writing points to database: partial write: max key length exceeded dropped=1"
-    monkeypatch.setattr(fake_influx.Bucket, "write", lambda *_: refuse(422, "unprocessable entity", said))
+    proxy.set("POST", "/write", refused(422, "unprocessable entity", said))
     for answer in every_write(admin):
         assert (answer.status_code, code(answer)) == (422, "TS_422")
         assert answer.json is not None
@@ -367,10 +361,10 @@ def test_lines_are_read_out_of_a_message_whatever_is_in_them() -> None:
 
 @pytest.mark.usefixtures("fussy")
 def test_a_transfer_says_that_points_cannot_be_read(admin: Caller) -> None:
-    store = admin.app.extensions["heartguard.sweeper"]._sweep.__self__
-    made = store.create_bucket(7, "org_7", retention_seconds=0, description=None)
+    store = store_of(admin.app)
+    made = store.create_bucket(admin.org_id, bucket(admin), retention_seconds=0, description=None)
     assert made is not None
     batch = store.batch(made)
     add(batch, Series("m", ()), 5, {"bad": 1.0})
-    with pytest.raises(TransferError, match="org_7: The store cannot read some of the points"), _at("org_7"):
+    with pytest.raises(TransferError, match="here: The store cannot read some of the points"), _at("here"):
         batch.write()
