@@ -146,8 +146,8 @@ class Influx:
         answer = self.call("POST", "/buckets", wanted)
         assert answer.status == 201, answer
 
-    def change(self, name: str, **changes: Any) -> None:
-        answer = self.call("PATCH", f"/buckets/{self.bucket(name)['id']}", changes)
+    def change(self, bucket: str, **changes: Any) -> None:
+        answer = self.call("PATCH", f"/buckets/{self.bucket(bucket)['id']}", changes)
         assert answer.status == 200, answer
 
     def keep_for(self, name: str, seconds: int) -> None:
