@@ -75,8 +75,15 @@ class Columns:
 def read(lines: Iterable[str], *, patient: bool = False) -> Iterator[Found]:
     """The rows of an answer, of any number of series for who is patient.
 
-    Raises :class:`InfluxError` where there is an error in it.
+    Raises :class:`InfluxError` where there is an error in it, or it is not whole.
     """
+    try:
+        yield from _read(lines, patient=patient)
+    except (ValueError, LookupError, csv.Error) as problem:  # a UnicodeDecodeError is a ValueError
+        raise InfluxError(200, "", f"the answer cannot be read: {problem!r}"[:500]) from None
+
+
+def _read(lines: Iterable[str], *, patient: bool) -> Iterator[Found]:
     columns: Columns | None = None
     types: list[str] = []
     default = ""
@@ -85,6 +92,7 @@ def read(lines: Iterable[str], *, patient: bool = False) -> Iterator[Found]:
     table = ""
     header = True
     rows = csv.reader(lines)
+    row: list[str] | None = None
     for row in rows:
         if not row:
             header = True
@@ -108,3 +116,5 @@ def read(lines: Iterable[str], *, patient: bool = False) -> Iterator[Found]:
             time = 0 if columns.time is None else parse_time(row[columns.time])
             value = columns.read(row[columns.value])
             yield Found(row[1] or columns.default, time, row[columns.field], value, tags, columns.type)
+    if row != []:
+        raise ValueError("no empty line ends it")

@@ -5,7 +5,7 @@ No client library: docs/development.md says which were tried, and what each cost
 
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 
 from urllib3.response import BaseHTTPResponse
@@ -18,6 +18,7 @@ from .influx_buckets import beginning_with
 from .influx_http import Connections, InfluxError, Json, deadline, pieces
 
 _DIALECT = {"annotations": ["datatype", "default"], "header": True, "delimiter": ","}
+_BUCKET = ("id", "orgID", "name", "createdAt", "updatedAt")
 _JSON = {"Content-Type": "application/json"}
 SEE_BUCKETS = "set INFLUX_ORG to an organization that there is, and INFLUX_TOKEN to one that may read all its buckets"
 
@@ -71,7 +72,7 @@ class InfluxClient:
     def bucket(self, name: str) -> Json | None:
         """The bucket of that name."""
         try:
-            found = self._http.call("GET", "/api/v2/buckets", {"org": self._org, "name": name})["buckets"]
+            found = self._buckets({"name": name})
         except InfluxError as error:
             if error.is_missing:
                 return None
@@ -87,9 +88,18 @@ class InfluxClient:
         return [bucket for bucket in self._listed(offset, limit) if not bucket["name"].startswith("_")]
 
     def _listed(self, offset: int, limit: int) -> list[Json]:
-        asked = {"org": self._org, "offset": str(offset), "limit": str(limit)}
-        found: list[Json] = self._http.call("GET", "/api/v2/buckets", asked)["buckets"]
-        return found
+        return self._buckets({"offset": str(offset), "limit": str(limit)})
+
+    def _buckets(self, asked: Mapping[str, str]) -> list[Json]:
+        found = self._http.call("GET", "/api/v2/buckets", {"org": self._org, **asked})
+        try:
+            buckets = found["buckets"]
+            if all(isinstance(bucket[name], str) for bucket in buckets for name in _BUCKET):
+                return list(buckets)
+        except (LookupError, TypeError):
+            pass
+        log.error("influx", path="/api/v2/buckets", error="the answer is no list of buckets")
+        raise Unavailable
 
     def create_bucket(
         self, name: str, retention_seconds: int, shard_seconds: int, description: str | None

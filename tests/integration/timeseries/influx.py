@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import pytest
 import urllib3
 
 from . import fake_influx, influxd
@@ -154,6 +155,21 @@ class Influx:
         """Change a bucket's retention; InfluxDB wants shards that are no longer than it."""
         rule = {"type": "expire", "everySeconds": seconds, "shardGroupDurationSeconds": 3600}
         self.change(name, retentionRules=[rule])
+
+    @contextmanager
+    def token_for_buckets(self, *actions: str) -> Iterator[str]:
+        """A token that may read and write all of the organization's buckets, or do one of both, and nothing else."""
+        organization = self.organization()
+        resource = {"type": "buckets", "orgID": organization}
+        rights = [{"action": action, "resource": resource} for action in actions or ("read", "write")]
+        answer = self.call("POST", "/authorizations", {"orgID": organization, "permissions": rights})
+        if answer.status in (401, 403):
+            pytest.skip("the token that was given may not make others")
+        assert answer.status == 201, answer
+        try:
+            yield answer.json["token"]
+        finally:
+            self.call("DELETE", f"/authorizations/{answer.json['id']}")
 
     def drop(self, bucket_id: str) -> None:
         """Or find that it is gone."""

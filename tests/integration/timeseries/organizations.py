@@ -15,7 +15,7 @@ NOBODY_S = timedelta(hours=3)
 """No run takes as long: a bucket that is older was left behind."""
 MOST = 10_000
 """In a run: PostgreSQL has 32 bits for such a number."""
-_OURS = re.compile(r"(?:heartguard_dropped_)?org_1(\d{5})\d{4}(_.*)?")
+_OURS = re.compile(r"(?:heartguard_dropped_)?org_1(\d{5})\d{4}0?(_.*)?")
 
 
 class Organizations:
@@ -35,7 +35,7 @@ class Organizations:
     def names(self, since: int = 0) -> re.Pattern[str]:
         """Buckets of those that were given out from the ``since``\\ th on."""
         numbers = "|".join(f"{number:04d}" for number in range(since, self.given)) or "none"
-        return re.compile(rf"(?:heartguard_dropped_)?org_1{self._run}({numbers})(_.*)?")
+        return re.compile(rf"(?:heartguard_dropped_)?org_1{self._run}({numbers})0?(_.*)?")
 
     def is_left_over(self, bucket: Json) -> bool:
         """Whether a bucket is one of a former run's."""

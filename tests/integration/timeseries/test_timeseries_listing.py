@@ -2,6 +2,9 @@
 
 import random
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import pytest
 from flask import Flask
@@ -11,75 +14,100 @@ from services.influx.src.influx_buckets import PAGE, beginning_with
 from services.influx.src.influx_client import InfluxClient
 from services.influx.src.influx_http import Json
 
-from . import fake_influx
 from .conftest import Caller, running
-from .fake_influx import FakeInflux
+from .faults import Proxy
+from .influx import Influx
+from .organizations import Organizations, drop_named
 
-ORGANIZATIONS = 6_000
-NAMED = [f"org_7_{number:03d}" for number in range(150)]
-
-
-@pytest.fixture
-def fake() -> Iterator[tuple[str, FakeInflux]]:
-    with fake_influx.serving() as found:
-        yield found
+OTHERS = 260
+"""Organizations."""
+NAMED = 150
+MOST_ASKED = 16
 
 
-@pytest.fixture
-def app(fake: tuple[str, FakeInflux]) -> Iterator[Flask]:
-    with running(fake_influx.environ(fake[0])) as app:
+@dataclass(frozen=True)
+class Crowd:
+    """An InfluxDB with many organizations, of which one has many buckets."""
+
+    first: int
+    owner: int
+    last: int
+    names: list[str]
+
+    @property
+    def owned(self) -> list[str]:
+        return [f"org_{self.owner}", *(f"org_{self.owner}_{number:03d}" for number in range(NAMED))]
+
+
+@pytest.fixture(scope="module")
+def crowd(influx: Influx, organizations: Organizations) -> Iterator[Crowd]:
+    before = organizations.given
+    numbers = [organizations.new() for _ in range(OTHERS)]
+    crowd = Crowd(numbers[0], numbers[OTHERS // 2], numbers[-1], [f"org_{number}" for number in numbers])
+    beyond = [f"org_{crowd.owner}_", f"org_{crowd.owner}0_x"]
+    organization = influx.organization()
+    with ThreadPoolExecutor(4) as threads:
+        names = {*crowd.names, *crowd.owned, *beyond}
+        list(threads.map(lambda name: influx.create(name, organization), sorted(names)))
+    yield crowd
+    drop_named(influx, organizations.names(before))
+
+
+@contextmanager
+def serving(influx: Influx, proxy: Proxy, token: str) -> Iterator[Flask]:
+    with running(influx.environ(INFLUX_URL=proxy.url, INFLUX_TOKEN=token)) as app:
         yield app
 
 
-def fill(fake: FakeInflux) -> None:
-    for name in [*(f"org_{number}" for number in range(1, ORGANIZATIONS)), *NAMED, "org_7_", "org_70_x", "other"]:
-        made = fake_influx.Bucket(f"{len(fake.buckets):016x}", name, 0, None, fake_influx.LONG_AGO)
-        fake.buckets[made.id] = made
+@pytest.fixture
+def app(influx: Influx, proxy: Proxy) -> Iterator[Flask]:
+    with serving(influx, proxy, influx.address.token) as app:
+        yield app
 
 
-@pytest.mark.parametrize("shows_its_own", [True, False])
-def test_of_thousands_of_organizations_one_s_buckets_are_found(
-    app: Flask, fake: tuple[str, FakeInflux], shows_its_own: bool
-) -> None:
-    fill(fake[1])
-    fake[1].shows_its_own = shows_its_own
-    answer = Caller(app, 7).send("GET", "/timeseries/buckets")
-    assert answer.json is not None
-    assert [bucket["bucket"] for bucket in answer.json["buckets"]] == ["org_7", *NAMED]
-    assert len(fake[1].asked) < 25, "not page by page"
-
-
-@pytest.mark.parametrize("org", [1, 5_999, 42])
-def test_who_has_a_default_bucket_only_is_shown_that(app: Flask, fake: tuple[str, FakeInflux], org: int) -> None:
-    fill(fake[1])
+def listed(app: Flask, org: int) -> list[str]:
     answer = Caller(app, org).send("GET", "/timeseries/buckets")
-    assert answer.json is not None
-    assert [bucket["bucket"] for bucket in answer.json["buckets"]] == [f"org_{org}"]
+    assert answer.json is not None, answer.text
+    return [bucket["bucket"] for bucket in answer.json["buckets"]]
 
 
-def test_a_bucket_is_found_made_written_and_dropped_by_name(app: Flask, fake: tuple[str, FakeInflux]) -> None:
+def test_of_many_organizations_one_s_buckets_are_found(app: Flask, crowd: Crowd, proxy: Proxy) -> None:
+    proxy.asked.clear()
+    assert listed(app, crowd.owner) == crowd.owned
+    assert len(proxy.asked) <= MOST_ASKED
+
+
+def test_they_are_found_by_a_token_that_does_not_see_influxdb_s_own(influx: Influx, crowd: Crowd, proxy: Proxy) -> None:
+    """The first page has fewer buckets then than were asked for."""
+    with influx.token_for_buckets() as token, serving(influx, proxy, token) as app:
+        proxy.asked.clear()
+        assert listed(app, crowd.owner) == crowd.owned
+        assert len(proxy.asked) <= MOST_ASKED
+        client = InfluxClient(proxy.url, token, influx.address.org)
+        assert {*crowd.names, *crowd.owned} <= {bucket["name"] for bucket in client.buckets()}
+        client.close()
+
+
+@pytest.mark.parametrize("which", ["first", "last"])
+def test_who_has_a_default_bucket_only_is_shown_that(app: Flask, crowd: Crowd, which: str) -> None:
+    org = getattr(crowd, which)
+    assert listed(app, org) == [f"org_{org}"]
+
+
+def test_a_bucket_is_found_made_written_and_dropped_by_name(app: Flask, crowd: Crowd, proxy: Proxy) -> None:
     """Each in a few questions, however many buckets there are."""
-    fill(fake[1])
-    admin = Caller(app, 7)
+    admin = Caller(app, crowd.last)
+    name = f"org_{crowd.last}_new"
     point = {"measurement": "m", "fields": {"f": 1}, "timestamp": "2024-06-01T10:00:00Z"}
     for use, most in (
-        (lambda: admin.create("org_7_new"), 25),
-        (lambda: admin.write(point, bucket="org_7_new"), 4),
-        (lambda: admin.query(bucket="org_7_new"), 1),
-        (lambda: admin.send("DELETE", "/timeseries/buckets/org_7_new"), 2),
+        (lambda: admin.create(name), MOST_ASKED),
+        (lambda: admin.write(point, bucket=name), 4),
+        (lambda: admin.query(bucket=name), 2),
+        (lambda: admin.send("DELETE", f"/timeseries/buckets/{name}"), MOST_ASKED + 2),
     ):
-        fake[1].asked.clear()
+        proxy.asked.clear()
         assert use().status_code < 300
-        assert len(fake[1].asked) <= most
-
-
-def test_all_organizations_are_known(fake: tuple[str, FakeInflux]) -> None:
-    """Nothing ends the list but its end: of its first page some tokens see less than was asked for."""
-    fill(fake[1])
-    fake[1].shows_its_own = False
-    client = InfluxClient(fake[0], fake_influx.TOKEN, fake_influx.ORG)
-    assert len(client.buckets()) == ORGANIZATIONS - 1 + len(NAMED) + 3
-    client.close()
+        assert len(proxy.asked) <= most
 
 
 def bucket(name: str) -> Json:
@@ -113,6 +141,16 @@ def test_whatever_begins_so_is_found(size: int) -> None:
         names = sorted({f"org_{chance.randrange(1, 30)}_{chance.randrange(2 * size)}" for _ in range(size)})
         for beginning in ("", "org_1_", "org_29_", "org_7_", "org_7_3", "a", "z"):
             assert found(Listed(names), beginning) == [name for name in names if name.startswith(beginning)]
+
+
+def test_of_thousands_of_organizations_the_list_is_not_read_page_by_page() -> None:
+    names = sorted(
+        [*(f"org_{number}" for number in range(1, 10_000)), *(f"org_7_{number:03d}" for number in range(150))]
+    )
+    for beginning, most in (("org_7_", 25), ("org_1_", 25), ("org_9999_", 25)):
+        listed = Listed(names)
+        assert len(found(listed, beginning)) == (150 if beginning == "org_7_" else 0)
+        assert listed.looks < most
 
 
 def test_a_list_that_is_not_by_name_is_read_to_its_end() -> None:
