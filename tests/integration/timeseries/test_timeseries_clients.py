@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -26,8 +25,8 @@ from heartguard.valkey import REVOCATIONS_COMPLETE
 
 from ..callers import SECRET, TOKENS
 from ..waiting import wait_until
-from . import fake_influx
-from .conftest import BACKENDS, REAL, TENS_OF_MILLIONS, Backend, postgres_only
+from .conftest import Backend, postgres_only
+from .influx import Influx
 
 POINTS = int(os.environ.get("HEARTGUARD_CLIENT_POINTS", "5000"))
 """``HEARTGUARD_CLIENT_POINTS=100000`` writes that many."""
@@ -79,7 +78,9 @@ class Front:
 
 
 @pytest.fixture(scope="module")
-def front(backend: Backend, valkey_url: str, free_port: Callable[[], int]) -> Iterator[Front]:
+def front(
+    backend: Backend, valkey_url: str, free_port: Callable[[], int], new_org: Callable[[], int]
+) -> Iterator[Front]:
     with Redis.from_url(valkey_url) as redis:
         redis.set(REVOCATIONS_COMPLETE, redis.info("server")["run_id"])
     service, gateway = free_port(), free_port()
@@ -88,7 +89,7 @@ def front(backend: Backend, valkey_url: str, free_port: Callable[[], int]) -> It
         stack.enter_context(process("timeseries", service, {**common, **backend.environ}))
         environ = {**common, "RATE_LIMIT": "1000000/s", "TIMESERIES_URL": f"http://127.0.0.1:{service}"}
         stack.enter_context(process("gateway", gateway, environ))
-        yield Front(f"http://127.0.0.1:{gateway}", TENS_OF_MILLIONS * 10_000_000 + time.time_ns() % 10_000_000)
+        yield Front(f"http://127.0.0.1:{gateway}", new_org())
 
 
 def points(begin: int) -> list[Point]:
@@ -163,14 +164,12 @@ def test_elsewhere_a_token_is_a_bearer_s(front: Front) -> None:
     assert front.post("/timeseries/api/v2/write", b"m scheme=1 1", "Token nonsense").status == 401
 
 
-def test_the_client_and_the_small_influxdb_understand_each_other() -> None:
-    """What the fake says is what the client expects of InfluxDB: buckets, points and answers."""
-    url, token, org = REAL.values() if "influx-real" in BACKENDS else ("", fake_influx.TOKEN, fake_influx.ORG)
-    with ExitStack() as stack:
-        url = url or stack.enter_context(fake_influx.serving())[0]
-        client = stack.enter_context(InfluxDBClient(url, token, org=org))
-        name = f"org_{TENS_OF_MILLIONS}{time.time_ns() % 10_000_000:07d}_client"
-        bucket = client.buckets_api().create_bucket(bucket_name=name, org=org)
+def test_the_client_and_influxdb_understand_each_other(influx: Influx, org: int) -> None:
+    """Buckets, points and answers: of the imitation, too, it says what the client expects of InfluxDB."""
+    address = influx.address
+    with InfluxDBClient(address.url, address.token, org=address.org) as client:
+        name = f"org_{org}_client"
+        bucket = client.buckets_api().create_bucket(bucket_name=name, org=address.org)
         api = client.write_api(write_options=SYNCHRONOUS)
         text = 'a "b"\\\n'
         api.write(bucket=name, record=[Point("m").tag("t, =", "v").field("s", text).field("i", 2**62).time(1)])

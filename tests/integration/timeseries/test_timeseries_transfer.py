@@ -1,6 +1,6 @@
 """Points move from one store to the other, whole, and go on where they were broken off."""
 
-import itertools
+import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -11,37 +11,27 @@ from typer.testing import CliRunner
 
 from heartguard.cli.main import app
 from heartguard.settings import SettingsError
-from services.influx.src import db_read, influx_answers, influx_http, influx_read
+from services.influx.src import db_read, influx_answers, influx_read
 from services.influx.src import transfer as transfers
 from services.influx.src.errors import TooManySeries
 from services.influx.src.store import Series
 from services.influx.src.times import MAX_TIME, MIN_TIME, SECOND
 from services.influx.src.transfer import AnyStore, Transfer, TransferError, everything
 
-from . import fake_influx
-from .conftest import STORES, TENS_OF_MILLIONS, Backend, add, new_store
-from .fake_influx import FakeInflux
+from . import faults
+from .conftest import STORES, Backend, add, new_store
+from .faults import Proxy
+from .http_server import Request
+from .influx import Influx
 
-_organizations = itertools.count(TENS_OF_MILLIONS * 10_000_000 + 9_500_000)
 Pair = dict[str, AnyStore]
 
 
 @pytest.fixture
-def fake() -> FakeInflux:
-    return FakeInflux()
-
-
-@pytest.fixture
-def influx(fake: FakeInflux) -> Iterator[dict[str, str]]:
-    with fake_influx.serving(fake=fake) as (url, _):
-        yield {"INFLUX_URL": url, "INFLUX_TOKEN": fake_influx.TOKEN, "INFLUX_ORG": fake_influx.ORG}
-
-
-@pytest.fixture
-def pair(url_for: Callable[[str], str], influx: dict[str, str]) -> Iterator[Pair]:
+def pair(url_for: Callable[[str], str], influx: Influx, proxy: Proxy) -> Iterator[Pair]:
     stores = {
         "postgres": new_store(Backend("postgres", {"DATABASE_URL": url_for("timeseries")})),
-        "influx": new_store(Backend("influx-fake", influx)),
+        "influx": new_store(Backend(influx.kind, influx.environ(INFLUX_URL=proxy.url))),
     }
     yield stores
     for store in stores.values():
@@ -76,10 +66,9 @@ def content(store: AnyStore, org: int, name: str) -> list[object]:
 @pytest.mark.parametrize(("source", "target"), [("postgres", "influx"), ("influx", "postgres")])
 @pytest.mark.parametrize("at_once", [1, 7, 20_000])
 def test_everything_comes_over(
-    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, target: str, at_once: int
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, org: int, source: str, target: str, at_once: int
 ) -> None:
     monkeypatch.setattr(transfers, "AT_ONCE", at_once)
-    org = next(_organizations)
     name = fill(pair[source], org)
     moving = Transfer(pair[source], pair[target], tmp_path / "position.json", name)
     told: list[int] = []
@@ -93,12 +82,11 @@ def test_everything_comes_over(
 
 @pytest.mark.parametrize(("source", "target"), [("postgres", "influx"), ("influx", "postgres")])
 def test_more_series_than_a_request_may_mean_come_over(
-    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, target: str
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, org: int, source: str, target: str
 ) -> None:
     monkeypatch.setattr(db_read, "MAX_SERIES", 3)
     monkeypatch.setattr(influx_answers, "MAX_SERIES", 3)
     monkeypatch.setattr(transfers, "AT_ONCE", 50)
-    org = next(_organizations)
     name = fill(pair[source], org)
     bucket = pair[source].bucket(org, name)
     assert bucket is not None
@@ -115,13 +103,20 @@ def test_more_series_than_a_request_may_mean_come_over(
 YEAR = 365 * 86_400 * SECOND
 
 
+def too_much(request: Request) -> tuple[int, str, str] | None:
+    """InfluxDB has not enough memory for the points of more than a century."""
+    asked = json.loads(request.content)
+    values = {one["assignment"]["id"]["name"]: one["assignment"]["init"] for one in asked["extern"]["body"]}
+    start, stop = (int(values[name]["value"][:4]) for name in ("start", "stop"))
+    if stop - start <= 100 or "filter" not in asked["query"] or "first" in asked["query"]:
+        return None
+    return 400, "invalid", "memory allocation limit reached: limit 1 bytes, allocated: 0, wanted: 8"
+
+
 @pytest.mark.parametrize(("source", "target"), [("postgres", "influx"), ("influx", "postgres")])
 def test_what_is_too_much_at_once_is_gone_through_by_shorter_ranges(
-    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake: FakeInflux, source: str, target: str
+    pair: Pair, tmp_path: Path, proxy: Proxy, org: int, source: str, target: str
 ) -> None:
-    monkeypatch.setattr(influx_http, "ANSWER_SECONDS", 0.3)
-    fake.seconds_a_row = 0.01
-    org = next(_organizations)
     bucket = pair[source].create_bucket(org, f"org_{org}_slow", retention_seconds=0, description=None)
     assert bucket is not None
     batch = pair[source].batch(bucket)
@@ -130,21 +125,21 @@ def test_what_is_too_much_at_once_is_gone_through_by_shorter_ranges(
             add(batch, series, n * 5 * YEAR, {"f": float(n)})
     batch.write()
     moving = Transfer(pair[source], pair[target], tmp_path / "position.json", bucket.name)
-    assert moving.total() == (None if source == "influx" else 100)
     told: list[int] = []
-    moving.run(told.append)
+    with proxy.fault("POST", "/query", faults.refused_where(too_much)):
+        assert moving.total() == (None if source == "influx" else 100)
+        moving.run(told.append)
+        assert moving.differences() == []
     assert sum(told) == 100
-    assert moving.differences() == []
-    fake.seconds_a_row = 0
     assert content(pair[target], org, bucket.name) == content(pair[source], org, bucket.name)
 
 
 def test_a_part_is_as_large_as_it_should_be_of_many_series_too(
-    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake: FakeInflux
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, org: int
 ) -> None:
     """InfluxDB limits the values of each series, not of all."""
     monkeypatch.setattr(transfers, "AT_ONCE", 30)
-    name = fill(pair["influx"], next(_organizations))
+    name = fill(pair["influx"], org)
     read: list[int] = []
     monkeypatch.setattr(influx_read, "read", lambda lines, **options: counted(lines, read, **options))
     Transfer(pair["influx"], pair["postgres"], tmp_path / "position.json", name).run(lambda _: None)
@@ -158,9 +153,10 @@ def counted(lines: Iterable[str], counts: list[int], **options: bool) -> Iterato
         yield found
 
 
-def test_it_goes_on_where_it_was_broken_off(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_goes_on_where_it_was_broken_off(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, org: int
+) -> None:
     monkeypatch.setattr(transfers, "AT_ONCE", 30)
-    org = next(_organizations)
     name = fill(pair["postgres"], org)
     file = tmp_path / "position.json"
 
@@ -183,8 +179,7 @@ def test_it_goes_on_where_it_was_broken_off(pair: Pair, tmp_path: Path, monkeypa
     assert content(pair["influx"], org, name) == content(pair["postgres"], org, name)
 
 
-def test_points_that_came_later_come_over_too(pair: Pair, tmp_path: Path) -> None:
-    org = next(_organizations)
+def test_points_that_came_later_come_over_too(pair: Pair, tmp_path: Path, org: int) -> None:
     bucket = pair["postgres"].create_bucket(org, f"org_{org}", retention_seconds=3600, description=None)
     assert bucket is not None
     moving = Transfer(pair["postgres"], pair["influx"], tmp_path / "position.json", bucket.name)
@@ -207,18 +202,17 @@ def test_the_command_s_options(tmp_path: Path) -> None:
         transfers.stores("influx", "postgres", {"INFLUX_URL": "http://127.0.0.1:1"})
 
 
-def test_a_store_that_is_away(pair: Pair, tmp_path: Path) -> None:
+def test_a_store_that_is_away(pair: Pair, tmp_path: Path, org: int) -> None:
     environ = {"INFLUX_URL": "http://127.0.0.1:1", "INFLUX_TOKEN": "t", "INFLUX_ORG": "o"}
-    away = new_store(Backend("influx-fake", environ))
-    fill(pair["postgres"], org := next(_organizations))
+    away = new_store(Backend("influx", environ))
+    fill(pair["postgres"], org)
     with pytest.raises(TransferError, match=f"org_{org}_moved: The service is unavailable"):
         Transfer(pair["postgres"], away, tmp_path / "position.json", f"org_{org}_moved").run(lambda _: None)
     away.close()
 
 
 @pytest.mark.parametrize(("source", "target"), [("postgres", "influx"), ("influx", "postgres")])
-def test_what_stands_in_the_way_is_named(pair: Pair, tmp_path: Path, source: str, target: str) -> None:
-    org = next(_organizations)
+def test_what_stands_in_the_way_is_named(pair: Pair, tmp_path: Path, org: int, source: str, target: str) -> None:
     name = fill(pair[source], org)
     made = pair[target].create_bucket(org, name, retention_seconds=0, description=None)
     assert made is not None
@@ -230,18 +224,25 @@ def test_what_stands_in_the_way_is_named(pair: Pair, tmp_path: Path, source: str
 
 
 def test_the_command_names_what_stands_in_the_way(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, influx: dict[str, str], url_for: Callable[[str], str], pair: Pair
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    influx: Influx,
+    proxy: Proxy,
+    url_for: Callable[[str], str],
+    pair: Pair,
+    org: int,
 ) -> None:
-    name = fill(pair["postgres"], next(_organizations))
-    environ = {**STORES, **influx, "DATABASE_URL": url_for("timeseries"), "HEARTGUARD_DATA": str(tmp_path)}
+    name = fill(pair["postgres"], org)
+    environ = {
+        **STORES,
+        **influx.environ(INFLUX_URL=proxy.url),
+        "DATABASE_URL": url_for("timeseries"),
+        "HEARTGUARD_DATA": str(tmp_path),
+    }
     for variable, value in environ.items():
         monkeypatch.setenv(variable, value)
     command = ["timeseries", "copy", "--from", "postgres", "--to", "influx", "--bucket", name]
-    monkeypatch.setattr(fake_influx.Bucket, "write", refuse)
+    proxy.set("POST", "/write", faults.refused(400, "invalid"))
     result = CliRunner().invoke(app, command)
     assert (result.exit_code, result.exception.__class__) == (1, SystemExit), result.output
     assert f"{name} m: The service is unavailable" in " ".join(result.output.split())
-
-
-def refuse(*_: object) -> None:
-    raise fake_influx.Refused(400, "invalid", "it broke")
