@@ -16,9 +16,9 @@ SEVEN = Rules(user_id="7", oldest=MIN_TIME, received=5)
 
 
 def test_plain_lines() -> None:
-    text = "m,t=v f=1,g=2i 5\nm f=-1.5,g=3i 6\nn b=t 7\nn b=false 8"
-    assert survey(text, 1, ANYBODY) == Survey(4, 6, {"m": {"f": "float", "g": "integer"}, "n": {"b": "boolean"}})
-    assert survey("m,user_id=7 f=1 5\n", 10**9, SEVEN) == Survey(1, 1, {"m": {"f": "float"}})
+    lines = b"m,t=v f=1,g=2i 5\nm f=-1.5,g=3i 6\nn b=t 7\nn b=false 8"
+    assert survey(lines, 1, ANYBODY) == Survey(4, 6, {"m": {"f": "float", "g": "integer"}, "n": {"b": "boolean"}})
+    assert survey(b"m,user_id=7 f=1 5\n", 10**9, SEVEN) == Survey(1, 1, {"m": {"f": "float"}})
 
 
 NOT_PLAIN = {
@@ -35,17 +35,17 @@ NOT_PLAIN = {
 
 @pytest.mark.parametrize("text", NOT_PLAIN.values(), ids=NOT_PLAIN)
 def test_anything_else_is_read_line_by_line(text: str) -> None:
-    assert survey(text, 1, ANYBODY) is None
+    assert survey(text.encode(), 1, ANYBODY) is None
 
 
 @pytest.mark.parametrize("text", ["m f=1 1", "m,user_id=8 f=1 1", "m,user_id=7 f=1 1\nm,user_id=8 f=1 1"])
 def test_a_user_s_lines_have_to_be_his_own(text: str) -> None:
-    assert survey(text, 1, SEVEN) is None
+    assert survey(text.encode(), 1, SEVEN) is None
 
 
 def test_times_count_in_their_unit() -> None:
-    assert survey("m f=1 1717236000000000000", 1, ANYBODY)
-    assert survey("m f=1 1717236000000000000", 10**9, ANYBODY) is None
+    assert survey(b"m f=1 1717236000000000000", 1, ANYBODY)
+    assert survey(b"m f=1 1717236000000000000", 10**9, ANYBODY) is None
 
 
 parts = st.sampled_from(
@@ -65,7 +65,7 @@ lines = st.tuples(
 )
 def test_what_it_lets_through_means_the_same_line_by_line(texts: list[str], rules: Rules) -> None:
     text = "\n".join(texts)
-    found = survey(text, 1, rules)
+    found = survey(text.encode(), 1, rules)
     if found is None:
         return
     points = list(parse(text, 1))

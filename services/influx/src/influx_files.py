@@ -17,6 +17,8 @@ from .influx_http import InfluxError
 
 SECONDS = 600
 """Between two looks. InfluxDB names every shard in a few kilobytes of text."""
+FIRST_SECONDS = 60
+"""From the start to the first one."""
 PER_SHARD = 17
 OTHERS = 20
 WARNING, FULL = 0.8, 0.9
@@ -35,7 +37,7 @@ class FileWatch:
         self._client = client
         self._most = most
         self._open = 0
-        self._next = 0.0
+        self._next = time.monotonic() + FIRST_SECONDS
         MOST.set(most or 0)
 
     @property

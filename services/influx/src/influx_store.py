@@ -115,9 +115,9 @@ class InfluxStore:
         return InfluxBatch(self._client, bucket, self._types, lambda: self._forget(bucket))
 
     @border()
-    def write_lines(self, bucket: StoredBucket, text: str, precision: int, types: Types, values: int) -> None:
-        lines = Lines(text.encode(), UNITS[precision], types, values)
-        send(self._client, bucket, self._types, lines, lambda: self._forget(bucket))
+    def write_lines(self, bucket: StoredBucket, lines: bytes, precision: int, types: Types, values: int) -> None:
+        text = Lines(lines, UNITS[precision], types, values)
+        send(self._client, bucket, self._types, text, lambda: self._forget(bucket))
 
     @border()
     @for_a_write()
