@@ -82,9 +82,7 @@ class Deaf:
 def create_app() -> Flask:
     settings = load(ServiceSettings)
     tokens = Tokens(KeyRing.from_secret(settings.jwt_secret))
-    return create_service_app(
-        endpoints, settings, tokens, resources=[TimeSeries(Nowhere(), UNBOUNDED, 1)], trail=Deaf()
-    )
+    return create_service_app(endpoints, settings, tokens, resources=[TimeSeries(Nowhere(), UNBOUNDED)], trail=Deaf())
 
 
 def main() -> None:

@@ -62,7 +62,8 @@ def _own_name(service: Service, name: str) -> str:
 def server_settings(service: Service, environ: Mapping[str, str]) -> ServerSettings:
     """How to serve it. Raises :class:`SettingsError`."""
     port = environ.get(service.port_variable) or str(service.port)
-    return load_own(ServerSettings, service, {**environ, "PORT": port})
+    threads = environ.get("THREADS") or str(service.threads)
+    return load_own(ServerSettings, service, {**environ, "PORT": port, "THREADS": threads})
 
 
 def port_is_free(host: str, port: int) -> bool:

@@ -18,6 +18,8 @@ class Service:
     url_variable: str
     path: str
     faces_clients: bool = False
+    threads: int = 4
+    """Of a worker, by default."""
 
     @property
     def package(self) -> str:
@@ -32,7 +34,7 @@ SERVICES = {
         Service("organization", "ORG", "organization", 5002, "ORG_PORT", "ORG_URL", "/organization"),
         Service("user", "USER", "user", 5003, "USER_PORT", "USER_URL", "/users"),
         Service("media", "MEDIA", "media", 5004, "MEDIA_PORT", "MEDIA_URL", "/media"),
-        Service("timeseries", "TS", "influx", 5005, "TIMESERIES_PORT", "TIMESERIES_URL", "/timeseries"),
+        Service("timeseries", "TS", "influx", 5005, "TIMESERIES_PORT", "TIMESERIES_URL", "/timeseries", threads=8),
         Service("audit", "AUDIT", "audit", 5006, "AUDIT_PORT", "AUDIT_URL", "/audit"),
     )
 }

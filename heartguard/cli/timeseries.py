@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..errors import ServiceError
+from ..listening import load_own
 from ..local.errors import SetupError
 from ..local.stack import Stack
 from ..services import SERVICES
@@ -112,6 +113,47 @@ def reindex(
         raise typer.Exit(1) from None
     if not found:
         console.print("No index has grown loose.")
+
+
+@timeseries.command()
+def shards(
+    apply: Annotated[bool, typer.Option("--apply", help="Change them. Without it they are only named.")] = False,
+) -> None:
+    """Have InfluxDB make a bucket's new shards for as long a time as TIMESERIES_EARLIEST and its retention ask for.
+
+    New buckets are made so. Call it once for older ones, and again where TIMESERIES_EARLIEST has changed. Shards that
+    there are already stay as they are.
+
+    Examples:
+
+      heartguard timeseries shards
+
+      heartguard timeseries shards --apply
+    """
+    console = Console(stderr=True)
+    package = SERVICES["timeseries"].package
+    stores, settings = import_module(f"{package}.stores"), import_module(f"{package}.settings")
+    try:
+        environ = Stack().environment_of(SERVICES["timeseries"])
+        store = stores.open_influx(load_own(settings.StoreSettings, SERVICES["timeseries"], environ))
+        try:
+            found = store.unfitting_shards()
+            for bucket, present, fitting in found:
+                done = "changed" if apply and store.set_shards(bucket, fitting) else "to be changed"
+                console.print(f"{bucket.name}: {_hours(present)} a shard, {_hours(fitting)} fit: {done}", markup=False)
+        finally:
+            store.close()
+    except (SettingsError, SetupError, ServiceError) as error:
+        console.print(str(error), style="red", markup=False)
+        raise typer.Exit(1) from None
+    if not found:
+        console.print("The shards of all buckets fit.")
+    elif not apply:
+        console.print("Call it with --apply to change them.")
+
+
+def _hours(seconds: int) -> str:
+    return f"{seconds // 3600:,} h"
 
 
 def _megabytes(size: int) -> str:

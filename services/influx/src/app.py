@@ -23,7 +23,9 @@ def create_app(settings: Settings | None = None) -> Flask:
         endpoints,
         settings,
         Tokens(open_ring(settings.jwt_secret, settings.jwt_keyring_file)),
-        resources=[TimeSeries(store, settings.bounds, settings.max_buckets)],
+        resources=[
+            TimeSeries(store, settings.bounds, max_buckets=settings.max_buckets, max_queries=settings.max_queries)
+        ],
         checks={settings.backend: store.check},
         trail=audit.Trail.open("timeseries", settings.redis_url, settings.audit_spool),
     )

@@ -31,6 +31,14 @@ class WrongFieldType(Invalid):
         super().__init__(details, "The field is stored with another type", code=FIELD_TYPE)
 
 
+class TooManyQueries(ServiceError):
+    """The organization has as many queries at work, and waiting, as it may."""
+
+    def __init__(self) -> None:
+        message = "Your organization has too many queries at work: wait for their answers, or ask for less at once"
+        super().__init__(429, message, headers={"Retry-After": "1"})
+
+
 class TooManyDropped(ServiceError):
     """The store has not got round yet to removing the buckets that were dropped before."""
 

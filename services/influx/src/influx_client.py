@@ -45,7 +45,7 @@ class InfluxClient:
         packed = packer.compress(lines) + packer.flush()
         self._http.call(
             "POST",
-            "/write",
+            "/api/v2/write",
             {"bucket": bucket, "precision": precision, "org": self._org},
             body=packed,
             headers={"Content-Type": "text/plain; charset=utf-8", "Content-Encoding": "gzip"},
@@ -59,7 +59,7 @@ class InfluxClient:
         asked = {"query": flux, "extern": extern, "type": "flux", "dialect": _DIALECT}
         response = self._http.send(
             "POST",
-            "/query",
+            "/api/v2/query",
             {"org": self._org},
             deadline(),
             body=json.dumps(asked).encode(),
@@ -71,7 +71,7 @@ class InfluxClient:
     def bucket(self, name: str) -> Json | None:
         """The bucket of that name."""
         try:
-            found = self._http.call("GET", "/buckets", {"org": self._org, "name": name})["buckets"]
+            found = self._http.call("GET", "/api/v2/buckets", {"org": self._org, "name": name})["buckets"]
         except InfluxError as error:
             if error.is_missing:
                 return None
@@ -88,7 +88,7 @@ class InfluxClient:
 
     def _listed(self, offset: int, limit: int) -> list[Json]:
         asked = {"org": self._org, "offset": str(offset), "limit": str(limit)}
-        found: list[Json] = self._http.call("GET", "/buckets", asked)["buckets"]
+        found: list[Json] = self._http.call("GET", "/api/v2/buckets", asked)["buckets"]
         return found
 
     def create_bucket(
@@ -103,7 +103,9 @@ class InfluxClient:
         if description is not None:
             new["description"] = description
         try:
-            return self._http.call("POST", "/buckets", {}, body=json.dumps(new).encode(), headers=_JSON, twice=False)
+            return self._http.call(
+                "POST", "/api/v2/buckets", {}, body=json.dumps(new).encode(), headers=_JSON, twice=False
+            )
         except InfluxError as error:
             if error.code == "conflict":
                 return None
@@ -122,7 +124,9 @@ class InfluxClient:
 
     def _change(self, bucket_id: str, changes: Json) -> bool:
         try:
-            self._http.call("PATCH", f"/buckets/{bucket_id}", {}, body=json.dumps(changes).encode(), headers=_JSON)
+            self._http.call(
+                "PATCH", f"/api/v2/buckets/{bucket_id}", {}, body=json.dumps(changes).encode(), headers=_JSON
+            )
         except InfluxError as error:
             if error.is_missing:
                 return False
@@ -132,12 +136,16 @@ class InfluxClient:
     def drop_bucket(self, bucket_id: str) -> bool:
         """Drop a bucket with all its points; whether there was one. Nobody may be reading it: InfluxDB would crash."""
         try:
-            self._http.call("DELETE", f"/buckets/{bucket_id}", {})
+            self._http.call("DELETE", f"/api/v2/buckets/{bucket_id}", {})
         except InfluxError as error:
             if error.is_missing:
                 return False
             raise
         return True
+
+    def metrics(self) -> Iterator[str]:
+        """The lines of InfluxDB's own metrics."""
+        return _lines(self._http.send("GET", "/metrics", {}, deadline()))
 
     def unchanged_for(self, bucket: Json) -> timedelta:
         """How long ago a bucket, just listed, was changed last; by InfluxDB's own clock."""
@@ -159,7 +167,9 @@ class InfluxClient:
             return False  # there is no bucket yet, so that it cannot be told
         new = {"orgID": org_id, "name": taken["name"], "retentionRules": []}
         try:
-            made = self._http.call("POST", "/buckets", {}, body=json.dumps(new).encode(), headers=_JSON, twice=False)
+            made = self._http.call(
+                "POST", "/api/v2/buckets", {}, body=json.dumps(new).encode(), headers=_JSON, twice=False
+            )
         except InfluxError as error:
             return error.code == "conflict"
         self.drop_bucket(made["id"])  # it was dropped a moment before
@@ -172,7 +182,7 @@ class InfluxClient:
             if buckets:
                 self._org_id = str(buckets[0]["orgID"])
             else:
-                found = self._http.call("GET", "/orgs", {"org": self._org})["orgs"]
+                found = self._http.call("GET", "/api/v2/orgs", {"org": self._org})["orgs"]
                 if not found:
                     log.error("influx", error="the token sees no bucket, nor the organization", to_do=SEE_BUCKETS)
                     raise Unavailable

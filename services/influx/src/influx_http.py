@@ -203,12 +203,9 @@ class Connections:
     def close(self) -> None:
         self._pool.clear()
 
-    def call(
-        self, method: str, path: str, fields: Mapping[str, str], *, end: float | None = None, **options: Any
-    ) -> Json:
+    def call(self, method: str, path: str, fields: Mapping[str, str], **options: Any) -> Json:
         """Send, and read the whole answer: JSON, or nothing."""
-        end = end or deadline()
-        response = self.send(method, path, fields, end, **options)
+        response = self.send(method, path, fields, deadline(), **options)
         try:
             body = b"".join(pieces(response))
             found: Json = json.loads(body) if body else {}
@@ -238,7 +235,7 @@ class Connections:
         if time.monotonic() >= end:
             log.warning("influx", path=path, error="what was asked before has taken all the time there was")
             raise timed_out()
-        url = f"{self._url}/api/v2{path}"
+        url = self._url + path
         if fields:
             url += "?" + urlencode(fields)
         _wait.end, _wait.look = end, self._look

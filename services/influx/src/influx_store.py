@@ -18,6 +18,7 @@ from . import tenancy
 from .errors import NotNumeric, TooManyDropped
 from .influx_batch import InfluxBatch, Lines, send, tell
 from .influx_client import InfluxClient
+from .influx_files import TO_DO, FileWatch
 from .influx_http import REQUEST_SECONDS, InfluxError, border
 from .influx_read import select_rows
 from .influx_shards import shard_seconds
@@ -42,11 +43,12 @@ UNITS = {nanoseconds: name for name, nanoseconds in PRECISIONS.items()}
 class InfluxStore:
     """Implements :class:`.store.Store`. Buckets have the same names there."""
 
-    def __init__(self, client: InfluxClient, bounds: TimeBounds) -> None:
+    def __init__(self, client: InfluxClient, bounds: TimeBounds, max_files: int | None = None) -> None:
         self._client = client
         self._bounds = bounds
         self._known_buckets: Memory[tuple[int, str], tuple[StoredBucket, float]] = Memory(BUCKETS_REMEMBERED)
         self._types = KnownTypes(client)
+        self._files = FileWatch(client, max_files)
 
     @border()
     def organizations(self) -> list[int]:
@@ -86,6 +88,9 @@ class InfluxStore:
     def create_bucket(
         self, org_id: int, name: str, *, retention_seconds: int, description: str | None
     ) -> StoredBucket | None:
+        if self._files.is_full:
+            log.error("influx", error="no bucket is made: it has nearly no files left", to_do=TO_DO)
+            raise Unavailable
         shards = shard_seconds(retention_seconds, self._bounds, time.time_ns())
         made = self._client.create_bucket(name, retention_seconds, shards, description)
         if not made:
@@ -172,6 +177,7 @@ class InfluxStore:
 
     def sweep(self) -> None:
         """Remove dropped buckets that no query can be reading any more. Any process may do it at any time."""
+        self._files.look()
         try:
             for bucket in self._client.buckets(DROPPED):
                 if bucket["name"].endswith(f"_{bucket['id']}") and self._client.unchanged_for(bucket) > READ_FOR:

@@ -24,6 +24,7 @@ class StoreSettings:
     influx_url: str | None = variable("INFLUX_URL", url("http", "https"), optional=True)
     influx_token: str | None = variable("INFLUX_TOKEN", text, optional=True)
     influx_org: str | None = variable("INFLUX_ORG", text, optional=True)
+    influx_max_files: int | None = variable("INFLUX_MAX_FILES", integer(1, 2**31), optional=True)
     earliest: int = variable("TIMESERIES_EARLIEST", moment, "1970-01-01")
     ahead_seconds: int = variable("TIMESERIES_AHEAD_SECONDS", integer(0, MAX_AHEAD), "86400")
 
@@ -42,10 +43,11 @@ class StoreSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(StoreSettings, ServiceSettings, AuditSettings):
-    """What the service needs; ``max_buckets`` is per organization, ``sweep_seconds`` the time between two clean-ups."""
+    """What the service needs; ``max_buckets`` and ``max_queries`` (at once, in a worker) are per organization."""
 
     chosen_backend: str | None = variable("TIMESERIES_BACKEND", choice("postgres", "influx"), optional=True)
     max_buckets: int = variable("TIMESERIES_MAX_BUCKETS", integer(1, 200), "20")
+    max_queries: int = variable("TIMESERIES_MAX_QUERIES", integer(1, 64), "2")
     sweep_seconds: int = variable("TIMESERIES_SWEEP_SECONDS", integer(1, 86_400), "60")
 
     @property

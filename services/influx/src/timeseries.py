@@ -28,6 +28,7 @@ from .gathering import Points, gather
 from .heads import Heads
 from .line_protocol import Entry, LineBatch
 from .points import Rules, shown
+from .query_places import QueryPlaces
 from .store import TYPES, BucketGone, LineStore, Selection, Store, StoredBucket, TypeConflict
 from .survey import survey
 from .times import MAX_TIME, MAX_WINDOW, MIN_TIME, TimeBounds, format_time, parse_duration, parse_moment
@@ -40,19 +41,27 @@ T = TypeVar("T")
 
 
 class TimeSeries:
-    """The service's work. ``clock`` gives nanoseconds since the epoch; ``max_buckets`` is per organization.
+    """The service's work. ``clock`` gives nanoseconds since the epoch.
 
-    Buckets that are made at the same moment can be a few more.
+    ``max_buckets`` and ``max_queries`` (at once) are per organization. Buckets that are made at the same moment can be
+    a few more.
     """
 
     def __init__(
-        self, store: Store, bounds: TimeBounds, max_buckets: int, clock: Callable[[], int] = time.time_ns
+        self,
+        store: Store,
+        bounds: TimeBounds,
+        *,
+        max_buckets: int = 20,
+        max_queries: int = 2,
+        clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self._store = store
         self._bounds = bounds
         self._max_buckets = max_buckets
         self._clock = clock
         self._heads = Heads()
+        self._places = QueryPlaces(max_queries)
 
     def create_bucket(self, request: BucketCreate, caller: Claims) -> Bucket:
         name = tenancy.writable(request.bucket, caller)
@@ -98,9 +107,10 @@ class TimeSeries:
 
     def query(self, request: QueryRequest, caller: Claims) -> QueryResult:
         name = tenancy.readable(request.bucket, caller)
-        rows = self._with_bucket(
-            caller.org_id, name, lambda bucket: self._store.select(bucket, self._selection(request, caller, bucket))
-        )
+        with self._places.of(caller.org_id):
+            rows = self._with_bucket(
+                caller.org_id, name, lambda bucket: self._store.select(bucket, self._selection(request, caller, bucket))
+            )
         results = [Result(time=format_time(t), field=field, value=value, tags=tags) for t, field, value, tags in rows]
         return QueryResult(results=results, count=len(results))
 

@@ -224,7 +224,7 @@ def test_a_bucket_that_always_vanishes(
 
     monkeypatch.setattr(store, "bucket", vanishing)
     with pytest.raises(NotFound):
-        TimeSeries(store, UNBOUNDED, 20).write(
+        TimeSeries(store, UNBOUNDED).write(
             WriteRequest(points=[Point(measurement="m", fields={"f": 1.0})]), claims(org)
         )
 
