@@ -1,0 +1,121 @@
+"""A whole stack on an InfluxDB of its own, and the people who use it."""
+
+import os
+import secrets
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from heartguard.local.stack import Stack
+from heartguard.services import SERVICES
+
+from ..context import Broken
+from ..rig import UNLIMITED, children, clean_settings, folder, free_port
+from . import influxd
+from .client import Client
+from .influxd import Influxd
+
+PASSWORD = "four words of a drill"
+DAY = 86_400
+INFLUX = {"TIMESERIES_BACKEND": "influx"}
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody who is signed in."""
+
+    user_id: str
+    org_id: int
+    token: str
+
+    @property
+    def bucket(self) -> str:
+        """The default one of the organization."""
+        return f"org_{self.org_id}"
+
+
+class Site:
+    """The stack that runs, and its InfluxDB."""
+
+    def __init__(self, stack: Stack, influx: Influxd, data: Path) -> None:
+        self.stack = stack
+        self.influxd = influx
+        self.data = data
+        self.port = stack.port(SERVICES["gateway"])
+        self._names = 0
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """Of commands that work with the stack's stores."""
+        return dict(self.stack.environ)
+
+    def client(self, person: Person | None = None) -> Client:
+        return Client(self.port, person.token if person else "")
+
+    def sign_up(self) -> Person:
+        """The admin of a new organization."""
+        self._names += 1
+        return self._register({"organization_name": f"Organization {self._names}"}, None)
+
+    def colleague(self, admin: Person, role: str) -> Person:
+        return self._register({"role": role}, admin)
+
+    def _register(self, asked: dict[str, str], by: Person | None) -> Person:
+        account = {"email": f"{secrets.token_hex(8)}@example.org", "password": PASSWORD}
+        client = self.client(by)
+        made = client.post("/auth/register", {**account, **asked}).expect(201).json
+        signed_in = client.post("/auth/login", account).expect(200).json
+        client.close()
+        return Person(str(made["user_id"]), made["org_id"], signed_in["access_token"])
+
+    def service_pid(self, name: str) -> int:
+        """0 where it does not run just now."""
+        state = self.stack.supervisor.states().get(name)
+        return state.pid if state else 0
+
+    def kill_service(self, name: str) -> None:
+        """The process and its workers: none gets to do anything more. The supervisor starts it again."""
+        pid = self.service_pid(name)
+        if not pid:
+            raise Broken(f"{name} does not run")
+        for one in [*children(pid), pid]:
+            os.kill(one, signal.SIGKILL)
+
+
+def settings(where: Path) -> dict[str, str]:
+    """The environment of a stack with free ports, whose gateway limits nothing."""
+    return {
+        **clean_settings(),
+        **{name: os.environ[name] for name in ("PATH", "HOME", "PYTHONPATH", "TMPDIR") if name in os.environ},
+        "HEARTGUARD_DATA": str(where),
+        "JWT_SECRET": secrets.token_urlsafe(48),
+        "BOOTSTRAP_ADMIN_PASSWORD": secrets.token_urlsafe(),
+        "JWT_EXPIRES_IN": "1440",
+        "ORG_SIGNUP": "true",
+        "RATE_LIMIT": UNLIMITED,
+        "AUTH_RATE_LIMIT": UNLIMITED,
+        **{service.port_variable: str(free_port()) for service in SERVICES.values()},
+    }
+
+
+@contextmanager
+def stack(where: Path, influx: Influxd, say: Callable[[str], None], **variables: str) -> Iterator[Site]:
+    """A stack that keeps its data in ``where``, stopped at the end."""
+    one = Stack({**settings(where), **influx.settings, **INFLUX, **variables})
+    say("starting the stack")
+    one.up(lambda _: None)
+    try:
+        yield Site(one, influx, where)
+    finally:
+        one.down()
+
+
+@contextmanager
+def site(say: Callable[[str], None], **variables: str) -> Iterator[Site]:
+    """A new InfluxDB and a stack on it, in a temporary folder; ``variables`` are further settings."""
+    with folder() as where:
+        say("starting influxd")
+        with influxd.running(where / "influxd") as influx, stack(where / "data", influx, say, **variables) as one:
+            yield one
