@@ -268,6 +268,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     reports = [report for found in terminalreporter.stats.values() for report in found if hasattr(report, "nodeid")]
     here = [report for report in reports if "integration/timeseries" in report.nodeid]
     if here:
-        tests = {report.nodeid for report in here if ["influx", influxes.REAL] in map(list, getattr(report, "user_properties", []))}
+        tests = {
+            report.nodeid
+            for report in here
+            if ["influx", influxes.REAL] in map(list, getattr(report, "user_properties", []))
+        }
         count = f"; {len(tests)} tests ran on it" if CHOICE.kind == influxes.REAL else ""
         terminalreporter.write_line(f"time-series stores: PostgreSQL, {CHOICE}{count}")
