@@ -57,15 +57,20 @@ class _Reader:
         self._selection = selection
 
     def raw(self) -> list[Row]:
-        """Each series gives its first points, up to a share; what they give is whole up to where one has given all."""
+        """Each series gives its first points, up to a share; what they give is whole up to where one has given all.
+
+        A part is short at first, as for a point a second: InfluxDB goes through all of a range, whatever the limit.
+        """
         rows: list[Row] = []
         begin: int | None = self._selection.start
         share = self._selection.limit
+        span = MAX_INT if self._selection.patient else self._selection.limit * SECOND
         while begin is not None and len(rows) < self._selection.limit:
             missing = self._selection.limit - len(rows)
             share = min(share, missing)
             try:
-                found = self._read(flux.RAW, replace(self._selection, start=begin, limit=share))
+                end = min(begin + span, self._selection.stop)
+                found = self._read(flux.RAW, replace(self._selection, start=begin, stop=end, limit=share))
                 part = [Row(one.time, one.field, one.value, one.tags) for one in found]
             except _TooLarge:
                 share = self._smaller(share)
@@ -74,7 +79,11 @@ class _Reader:
             if horizon is not None:
                 part = [row for row in part if row.time <= horizon]
             rows += nsmallest(missing, part, key=place_of)
-            begin = None if horizon is None or horizon + 1 >= self._selection.stop else horizon + 1
+            if horizon is not None:
+                begin = horizon + 1 if horizon + 1 < self._selection.stop else None
+            elif len(part) < missing:
+                begin = self._next(end)
+                span *= GROWTH
             share *= GROWTH
         return rows
 
@@ -95,7 +104,7 @@ class _Reader:
                 span = self._smaller(span)
                 continue
             rows += nsmallest(part.limit, found.values(), key=place_of)
-            begin = self._next(end) if len(found) < part.limit and end < stop else None
+            begin = self._next(end) if len(found) < part.limit else None
             span = min(span * GROWTH, most)
         return rows
 
@@ -109,6 +118,8 @@ class _Reader:
 
     def _next(self, begin: int) -> int | None:
         """The time of the next point from there on."""
+        if begin >= self._selection.stop:
+            return None
         part = replace(self._selection, start=begin, limit=1)
         return min((found.time for found in self._read(flux.FIRST, part)), default=None)
 
