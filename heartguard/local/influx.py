@@ -9,6 +9,7 @@ import fcntl
 import http.client
 import json
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -79,7 +80,13 @@ class Influx:
         That file is there even before InfluxDB is set up, which writes another token into it.
         """
         generated_secret(self._token_file)
-        return {"INFLUX_TOKEN": "", "INFLUX_TOKEN_FILE": str(self._token_file), "INFLUX_ORG": NAME}
+        _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return {
+            "INFLUX_TOKEN": "",
+            "INFLUX_TOKEN_FILE": str(self._token_file),
+            "INFLUX_ORG": NAME,
+            "INFLUX_MAX_FILES": "" if most_files == resource.RLIM_INFINITY else str(most_files),
+        }
 
     def check_program(self) -> None:
         """Raises :class:`SetupError` where there is no influxd of version 2."""
