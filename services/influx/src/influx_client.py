@@ -20,7 +20,10 @@ from .influx_http import Connections, InfluxError, Json, deadline, pieces
 _DIALECT = {"annotations": ["datatype", "default"], "header": True, "delimiter": ","}
 _BUCKET = ("id", "orgID", "name", "createdAt", "updatedAt")
 _JSON = {"Content-Type": "application/json"}
-SEE_BUCKETS = "set INFLUX_ORG to an organization that there is, and INFLUX_TOKEN to one that may read all its buckets"
+_TO_SEE = (
+    "set INFLUX_ORG to an organization that there is, and INFLUX_TOKEN to one that may read and write all its buckets;"
+    " where that has no bucket at all, make one: its id can be known by that alone"
+)
 
 
 class InfluxClient:
@@ -188,13 +191,13 @@ class InfluxClient:
     def _organization_id(self, *, anew: bool = False) -> str:
         """It stands in every bucket, which a token that may not list organizations sees too."""
         if self._org_id is None or anew:
-            buckets = self._listed(0, 1)
+            buckets = self._listed(0, 10)  # the first ones, InfluxDB's own, not every token sees
             if buckets:
                 self._org_id = str(buckets[0]["orgID"])
             else:
                 found = self._http.call("GET", "/api/v2/orgs", {"org": self._org})["orgs"]
                 if not found:
-                    log.error("influx", error="the token sees no bucket, nor the organization", to_do=SEE_BUCKETS)
+                    log.error("influx", error="neither a bucket nor the organization can be seen", to_do=_TO_SEE)
                     raise Unavailable
                 self._org_id = str(found[0]["id"])
         return self._org_id

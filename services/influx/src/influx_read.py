@@ -29,7 +29,7 @@ SHRINKING = 8
 COSTLY: frozenset[Aggregate] = frozenset({"median", "stddev"})
 """What InfluxDB's storage engine does not compute by itself: each window then takes a kilobyte and more of memory."""
 COSTLY_WINDOWS = 4_000
-"""In a part."""
+"""In a part, more only where most are empty."""
 LONGEST_WINDOW = 90 * 86_400 * SECOND
 """InfluxDB counts with windows in 64 bits of nanoseconds, without a look at overflows, after which it never ends or
 leaves windows out. Years 1678 to 2261 leave room for windows of a hundred days at both ends."""
@@ -92,9 +92,8 @@ class _Reader:
         window, stop = self._selection.window, self._selection.stop
         begin: int | None = self._selection.start
         most = COSTLY_WINDOWS if aggregate in COSTLY else MAX_INT
-        if aggregate in COSTLY and window > LONGEST_WINDOW:
-            most = 1
-        span = min(self._selection.limit, most)
+        one_by_one = aggregate in COSTLY and window > LONGEST_WINDOW
+        span = 1 if one_by_one else min(self._selection.limit, most)
         while begin is not None and len(rows) < self._selection.limit:
             end = min((begin // window + span) * window, stop)
             part = replace(self._selection, start=begin, stop=end, limit=self._selection.limit - len(rows))
@@ -105,7 +104,8 @@ class _Reader:
                 continue
             rows += nsmallest(part.limit, found.values(), key=place_of)
             begin = self._next(end) if len(found) < part.limit else None
-            span = min(span * GROWTH, most)
+            if len(found) * GROWTH < most and not one_by_one:
+                span *= GROWTH
         return rows
 
     def _smaller(self, size: int) -> int:

@@ -55,6 +55,14 @@ class Settings(StoreSettings, ServiceSettings, AuditSettings):
         """The one that was chosen, or else ``influx`` where there is one to be found."""
         return self.chosen_backend or ("influx" if self.influx_url else "postgres")
 
+    def check_servers(self) -> None:
+        if self.backend == "influx":
+            from .influx_version import refuse_other_versions  # it speaks HTTP, which no worker's parent needs to know
+
+            assert self.influx_url is not None
+            assert self.influx_token is not None
+            refuse_other_versions(self.influx_url, self.influx_token)
+
     def __post_init__(self) -> None:
         if missing := self.missing(self.backend):
             lines = [f"  {name}: is needed with TIMESERIES_BACKEND={self.backend} and not set" for name in missing]
