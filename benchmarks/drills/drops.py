@@ -138,20 +138,20 @@ def run(context: Context) -> list[Row]:
     seen = Seen()
     with site(context.say, **SETTINGS) as one:
         admins = [one.sign_up() for _ in range(organizations)]
-        pid, uses = one.influxd.pid, Uses(one.influxd)
+        uses = Uses(one.influxd)
         with watched(uses):
             for number in range(drops):
                 drop = Drop(one, admins[number % organizations], points, seen)
                 drop.fill()
                 drop.run(wait=0.05 * (number % 20))
-                if not one.influxd.is_alive():
+                if not uses.same_process:
                     raise Broken(f"influxd ended at drop {number + 1}: {one.influxd.said()}")
                 if number % 10 == 9:
                     context.say(f"{number + 1} of {drops} drops: {dict(seen.good)}, {dict(seen.odd)}")
         context.say("waiting until all are removed")
         left = removed(one)
         uses.note("after")
-        alive = one.influxd.is_alive() and one.influxd.pid == pid
+        alive = uses.same_process
     return rows(drops, alive, seen, left, uses)
 
 

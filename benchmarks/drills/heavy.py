@@ -104,6 +104,6 @@ def run(context: Context) -> list[Row]:
             uses.note(f"after{note}")
             rows += [*compared(f"heavy{note}", quiet, seen), answers(f"heavy{note}", attacked.found)]
         missing = neighbours.missing()
-        if not one.influxd.is_alive():
+        if not uses.same_process:
             raise Broken(f"influxd ended: {one.influxd.said()}")
     return [*rows, memory("heavy", uses), files("heavy", uses), lost("heavy", missing, neighbours.written())]

@@ -87,7 +87,7 @@ def run(context: Context) -> list[Row]:
         writers = six_writers(one, person, notes)
         readers = [Reader(one, person, writers, notes) for _ in range(2)]
         context.say("filling in")
-        works = [*(writer.work for writer in writers), *(reader.work for reader in readers)]
+        works: list[Work] = [*(writer.work for writer in writers), *(reader.work for reader in readers)]
         works += [costly(one, points, notes), *others(one, notes)]
         works += [windows(one, notes) for _ in range(ORGANIZATIONS)]
         with at_work(works):

@@ -92,7 +92,7 @@ def run(context: Context) -> list[Row]:
             time.sleep(seconds)
         uses.note("after")
         missing = neighbours.missing()
-        stopping, starting = one.influxd.stop(), one.influxd.start()
+        stopping, starting = one.influxd.restart()
         uses.note("started again")
         missing += neighbours.missing()
     return [

@@ -13,13 +13,11 @@ from heartguard.services import SERVICES
 
 from ..context import Broken
 from ..rig import UNLIMITED, children, clean_settings, folder, free_port
-from . import influxd
 from .client import Client
-from .influxd import Influxd
+from .influxd import Influxd, require
 
 PASSWORD = "four words of a drill"
 DAY = 86_400
-INFLUX = {"TIMESERIES_BACKEND": "influx"}
 
 
 @dataclass(frozen=True)
@@ -39,10 +37,9 @@ class Person:
 class Site:
     """The stack that runs, and its InfluxDB."""
 
-    def __init__(self, stack: Stack, influx: Influxd, data: Path) -> None:
+    def __init__(self, stack: Stack) -> None:
         self.stack = stack
-        self.influxd = influx
-        self.data = data
+        self.influxd = Influxd(stack)
         self.port = stack.port(SERVICES["gateway"])
         self._names = 0
 
@@ -94,6 +91,9 @@ def settings(where: Path) -> dict[str, str]:
         "BOOTSTRAP_ADMIN_PASSWORD": secrets.token_urlsafe(),
         "JWT_EXPIRES_IN": "1440",
         "ORG_SIGNUP": "true",
+        "TIMESERIES_BACKEND": "influx",
+        "INFLUXD": os.environ.get("INFLUXD", ""),
+        "INFLUX_PORT": str(free_port()),
         "RATE_LIMIT": UNLIMITED,
         "AUTH_RATE_LIMIT": UNLIMITED,
         **{service.port_variable: str(free_port()) for service in SERVICES.values()},
@@ -101,21 +101,14 @@ def settings(where: Path) -> dict[str, str]:
 
 
 @contextmanager
-def stack(where: Path, influx: Influxd, say: Callable[[str], None], **variables: str) -> Iterator[Site]:
-    """A stack that keeps its data in ``where``, stopped at the end."""
-    one = Stack({**settings(where), **influx.settings, **INFLUX, **variables})
-    say("starting the stack")
-    one.up(lambda _: None)
-    try:
-        yield Site(one, influx, where)
-    finally:
-        one.down()
-
-
-@contextmanager
 def site(say: Callable[[str], None], **variables: str) -> Iterator[Site]:
-    """A new InfluxDB and a stack on it, in a temporary folder; ``variables`` are further settings."""
+    """A new stack with an InfluxDB, in a temporary folder, stopped at the end; ``variables`` are further settings."""
+    require()
     with folder() as where:
-        say("starting influxd")
-        with influxd.running(where / "influxd") as influx, stack(where / "data", influx, say, **variables) as one:
-            yield one
+        one = Stack({**settings(where / "data"), **variables})
+        say("starting the stack")
+        try:
+            one.up(lambda _: None)
+            yield Site(one)
+        finally:
+            one.down()
