@@ -91,8 +91,8 @@ class Player:
             found = Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
         finally:
             connection.close()
-        if "json" in found.headers.get("content-type", ""):
-            self._learn(json.loads(exchange.response["text"] or "{}"), json.loads(found.body))
+        if all("json" in one.get("content-type", "") for one in (found.headers, exchange.response["headers"])):
+            self._learn(json.loads(exchange.response["text"]), json.loads(found.body))
         return found
 
     def _own(self, sent: bytes) -> bytes:
