@@ -1,11 +1,11 @@
 """Buckets of the imitation: their rules, points with their types, and what InfluxDB says where one does not fit."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from .fake_flux import KINDS, Storage
+from .fake_flux import KINDS, Chosen
 from .fake_lines import Point, Value
 
 SECOND = 10**9
@@ -32,7 +32,7 @@ SeriesKey = tuple[str, tuple[tuple[str, str], ...]]
 
 
 @dataclass
-class Bucket(Storage):
+class Bucket:
     id: str
     org_id: str
     name: str
@@ -135,7 +135,7 @@ class Bucket(Storage):
                 fields.setdefault(name, {})[at] = value
 
     def read(
-        self, start: int, stop: int, chosen: Callable[[Mapping[str, Any]], bool]
+        self, start: int, stop: int, chosen: Chosen
     ) -> Iterator[tuple[Mapping[str, Any], str, Sequence[tuple[int, Any]]]]:
         """A field's type is that of the first shard: values of others, in later shards, are not given."""
         shards = range(self._shard(start), self._shard(stop - 1) + 1)

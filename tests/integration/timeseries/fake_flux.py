@@ -184,14 +184,19 @@ class Table:
     kind: str
 
 
+Chosen = Callable[[Mapping[str, Any]], bool]
+Storage = Callable[[int, int, Chosen], Iterator[tuple[Mapping[str, Any], str, Sequence[tuple[int, Any]]]]]
+"""Gives key, type and points of each field of each series in a range, in their order; also of fields that one lacks."""
+
+
 @dataclass(frozen=True)
 class Stored:
     """Points that are still in the storage engine, which computes some functions by itself."""
 
-    storage: "Storage"
+    storage: Storage
     start: int = -INT
     stop: int = INT
-    chosen: Callable[[Mapping[str, Any]], bool] = lambda _: True
+    chosen: Chosen = lambda _: True
 
     def tables(self) -> list[Table]:
         times = {"_start": self.start, "_stop": self.stop}
@@ -202,23 +207,13 @@ class Stored:
                 [{**times, **key, "_time": at, "_value": value} for at, value in points],
                 kind,
             )
-            for key, kind, points in self.storage.read(self.start, self.stop, self.chosen)
+            for key, kind, points in self.storage(self.start, self.stop, self.chosen)
             if points
         ]
 
-    def kinds(self) -> set[str]:
+    def kinds(self) -> list[str]:
         """Of the fields that are chosen, in each series that is: also where it has none of that field."""
-        return {kind for _, kind, _ in self.storage.read(self.start, self.stop, self.chosen)}
-
-
-class Storage:
-    """Gives the points of a bucket."""
-
-    def read(
-        self, start: int, stop: int, chosen: Callable[[Mapping[str, Any]], bool]
-    ) -> Iterator[tuple[Mapping[str, Any], str, Sequence[tuple[int, Any]]]]:
-        """Key, type and points of each field of each series, in their order; also of fields that a series lacks."""
-        raise NotImplementedError
+        return [kind for _, kind, _ in self.storage(self.start, self.stop, self.chosen)]
 
 
 Tables = list[Table]
@@ -279,9 +274,12 @@ def _check(name: str, kinds: Iterable[str], place: str, *, stored: bool, exact: 
             continue
         if stored and name in SELECTORS:
             raise FluxError(f"panic: unsupported for aggregate {name}: *reads.{kind}MultiShardArrayCursor", 500)
-        if stored and name in BY_STORAGE:
+        if stored:
             raise FluxError(f"unsupported input type for {name} aggregate: {kind}")
-        raise FluxError(f"runtime error {place}: unsupported aggregate column type {COLUMN_KINDS[kind]}")
+        problem = "unsupported aggregate column type"
+        if name in SELECTORS:
+            problem = f"invalid use of function: *universe.{name.capitalize()}Selector has no implementation for type"
+        raise FluxError(f"runtime error {place}: {problem} {COLUMN_KINDS[kind]}")
 
 
 def _applied(name: str, rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -418,16 +416,15 @@ class Evaluation:
     def _of_each(self, piped: Any, name: str, place: str, *, column: str = "_value", method: str = "") -> Tables:
         """A function of all of a table's rows."""
         tables = _tables(piped)
-        stored = isinstance(piped, Stored)
-        kinds = piped.kinds() if stored else {table.kind for table in tables}
+        stored = isinstance(piped, Stored) and name in BY_STORAGE
+        kinds = piped.kinds() if stored else [table.kind for table in tables]
         _check(name, kinds, f"{place}: {name}", stored=stored, exact=method == "exact_mean")
         found = []
         for table in tables:
             columns = [*table.columns]
             if name not in SELECTORS:
-                by_storage = stored and name in BY_STORAGE
                 kept = [column for column in columns if column != "_time"]
-                columns = kept if by_storage else [*(key for key in kept if key in table.group), "_value"]
+                columns = kept if stored else [*(key for key in kept if key in table.group), "_value"]
             found.append(replace(table, columns=columns, rows=[_applied(name, table.rows)], kind=_kind(name, table)))
         return found
 
@@ -435,8 +432,8 @@ class Evaluation:
         if createEmpty:
             raise FluxError("empty windows are not known here")
         name, place = (fn, f"{place}: aggregateWindow") if isinstance(fn, str) else _named(fn)
-        tables, stored = _tables(piped), isinstance(piped, Stored) and isinstance(fn, str)
-        kinds = piped.kinds() if stored else {table.kind for table in tables}
+        tables, stored = _tables(piped), isinstance(piped, Stored) and name in BY_STORAGE and isinstance(fn, str)
+        kinds = piped.kinds() if stored else [table.kind for table in tables]
         _check(name, kinds, place, stored=stored, exact=not isinstance(fn, str))
         found = []
         for table in tables:
@@ -449,7 +446,7 @@ class Evaluation:
                     raise FluxError("a window beyond 64 bits")
                 stop = min((number + 1) * every, table.group["_stop"])
                 rows.append({**_applied(name, inside), "_time": stop})
-            columns = _window_columns(name, table, stored=stored and name in BY_STORAGE)
+            columns = _window_columns(name, table, stored=stored)
             found.append(Table(table.group, columns, rows, _kind(name, table)))
         return found if name in BY_STORAGE else _by_key(found)
 

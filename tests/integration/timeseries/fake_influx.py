@@ -11,7 +11,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -21,7 +21,7 @@ from typing import Any
 
 from . import fake_lines, http_server
 from .fake_buckets import DAY, SECOND, Bucket, Json, Refused, moment
-from .fake_flux import Evaluation, FluxError, Table, instant
+from .fake_flux import Evaluation, FluxError, Storage, Table, instant
 from .http_server import Answer, Request
 from .influxd import ORG, Address
 
@@ -76,68 +76,49 @@ class FakeInflux:
         yield replace(answer, headers=headers).wire()
 
     def _answer(self, request: Request) -> Answer:
-        method, path = request.method, request.path
-        match method, path:
-            case "GET", "/health":
-                text = f'{{"name":"influxdb", "message":"ready for queries and writes", "status":"pass", "checks":[], "version": "{VERSION}", "commit": "imitated"}}\n'
-                return Answer(200, {"Content-Type": JSON}, text.encode())
-            case "GET", "/ready":
-                up = f"{(self._now() - self._made) / SECOND}s"
-                text = json.dumps({"status": "ready", "started": moment(self._made), "up": up}, indent=4)
-                return Answer(200, {"Content-Type": JSON}, text.encode() + b"\n")
-            case "GET", "/ping":
-                return Answer(204, VARY)
-            case "GET", "/metrics":
-                return Answer(200, {"Content-Type": "text/plain; version=0.0.4", **CHUNKED}, self._metrics())
+        for (method, pattern), handle in ROUTES.items():
+            if method == request.method and (match := re.fullmatch(pattern, request.path)):
+                return handle(self, request, *match.groups())
+        if request.path == "/api/v2/buckets":
+            return Answer(405)
+        raise Refused(404, "not found", "path not found")
+
+    def _rights_of(self, request: Request) -> set[str] | None:
         token = request.headers.get("authorization", "").partition(" ")[2]
         if token not in self._rights:
             raise UNAUTHORIZED
-        rights = self._rights[token]
-        match method, path.removeprefix("/api/v2").split("/")[1:]:
-            case "POST", ["write"]:
-                return self._write(request, rights)
-            case "POST", ["query"]:
-                return self._query(request)
-            case "POST", ["delete"]:
-                return self._delete(request)
-            case "GET", ["config"]:
-                return _said(200, {"config": DEFAULT_LIMITS})
-            case "GET", ["orgs"]:
-                return _said(200, self._organizations(rights))
-            case "POST", ["authorizations"]:
-                return self._authorize(json.loads(request.body))
-            case "DELETE", ["authorizations", token]:
-                del self._rights[token]
-                return Answer(204)
-            case "GET", ["buckets"]:
-                return _said(200, self._list(request.asked, rights))
-            case "GET", ["buckets", bucket]:
-                return _said(200, self._by_id(bucket).answer())
-            case "POST", ["buckets"]:
-                self._may_write(rights, "buckets")
-                return self._create(json.loads(request.body))
-            case "PATCH", ["buckets", bucket]:
-                self._may_write(rights, f"buckets/{bucket}")
-                return self._change(self._by_id(bucket), json.loads(request.body))
-            case "DELETE", ["buckets", bucket]:
-                self._may_write(rights, f"buckets/{bucket}")
-                del self._buckets[self._by_id(bucket).id]
-                return Answer(204)
-            case _, ["buckets"]:
-                return Answer(405)
-        raise Refused(404, "not found", "path not found")
+        return self._rights[token]
 
-    def _may_write(self, rights: set[str] | None, what: str) -> None:
-        if rights is not None and "write" not in rights:
-            raise Refused(401, "unauthorized", f"write:orgs/{self._org_id}/{what} is unauthorized")
+    def _health(self, _: Request) -> Answer:
+        what = '"name":"influxdb", "message":"ready for queries and writes", "status":"pass", "checks":[]'
+        said = f'{{{what}, "version": "{VERSION}", "commit": "imitated"}}\n'
+        return Answer(200, {"Content-Type": JSON}, said.encode())
 
-    def _metrics(self) -> bytes:
+    def _ready(self, _: Request) -> Answer:
+        said = {"status": "ready", "started": moment(self._made), "up": f"{(self._now() - self._made) / SECOND}s"}
+        return Answer(200, {"Content-Type": JSON}, json.dumps(said, indent=4).encode() + b"\n")
+
+    def _ping(self, _: Request) -> Answer:
+        return Answer(204, VARY)
+
+    def _metrics(self, _: Request) -> Answer:
         lines = [
             f'storage_shard_series{{bucket="{bucket.id}",engine="tsm1",id="{shard}"}} 1'
             for bucket in self._buckets.values()
             for shard in {shard for shards in bucket.types.values() for shard in shards}
         ]
-        return "\n".join(["go_threads 8", *lines, ""]).encode()
+        text = "\n".join(["go_threads 8", *lines, ""])
+        return Answer(200, {"Content-Type": "text/plain; version=0.0.4", **CHUNKED}, text.encode())
+
+    def _config(self, request: Request) -> Answer:
+        self._rights_of(request)
+        return _said(200, {"config": DEFAULT_LIMITS})
+
+    def _check_right(self, request: Request, what: str) -> None:
+        """To change buckets, or one of them."""
+        rights = self._rights_of(request)
+        if rights is not None and "write" not in rights:
+            raise Refused(401, "unauthorized", f"write:orgs/{self._org_id}/{what} is unauthorized")
 
     # Buckets.
 
@@ -149,29 +130,41 @@ class FakeInflux:
     def _named(self, name: str) -> Bucket | None:
         return next((bucket for bucket in self._buckets.values() if name in (bucket.id, bucket.name)), None)
 
-    def _create(self, wanted: Json) -> Answer:
-        if "orgID" not in wanted:
-            raise Refused(400, "invalid", "organization id must be provided")
-        if wanted["orgID"] != self._org_id:
+    def _get(self, request: Request, bucket_id: str) -> Answer:
+        self._rights_of(request)
+        return _said(200, self._by_id(bucket_id).answer())
+
+    def _create(self, request: Request) -> Answer:
+        self._check_right(request, "buckets")
+        wanted = json.loads(request.body)
+        if wanted.get("orgID") != self._org_id:
             raise Refused(404, "not found", "organization not found")
         made = Bucket(secrets.token_hex(8), self._org_id, "", self._now(), self._now())
-        made.change({"retentionRules": [], **wanted}, is_new=True)
+        made.change(wanted, is_new=True)
         if any(bucket.name == made.name for bucket in self._buckets.values()):
             raise Refused(422, "conflict", f"bucket with name {made.name} already exists")
         self._buckets[made.id] = made
         return _said(201, made.answer())
 
-    def _change(self, bucket: Bucket, wanted: Json) -> Answer:
+    def _change(self, request: Request, bucket_id: str) -> Answer:
+        self._check_right(request, f"buckets/{bucket_id}")
+        bucket, wanted = self._by_id(bucket_id), json.loads(request.body)
         if any(other.name == wanted.get("name") for other in self._buckets.values() if other is not bucket):
             raise Refused(422, "conflict", "bucket name is not unique")
         bucket.change(wanted, is_new=False)
         bucket.changed = self._now()
         return _said(200, bucket.answer())
 
-    def _list(self, asked: dict[str, str], rights: set[str] | None) -> Json:
+    def _drop(self, request: Request, bucket_id: str) -> Answer:
+        self._check_right(request, f"buckets/{bucket_id}")
+        del self._buckets[self._by_id(bucket_id).id]
+        return Answer(204)
+
+    def _list(self, request: Request) -> Answer:
         """By name, or without an organization by id. What a token may not see is left out of the page that was made."""
-        org, name, offset = asked.get("org"), asked.get("name"), int(asked.get("offset", 0))
-        limit = int(asked.get("limit", 20))
+        rights, asked = self._rights_of(request), request.asked
+        org, name, offset, limit = asked.get("org"), asked.get("name"), asked.get("offset", 0), asked.get("limit", 20)
+        offset, limit = int(offset), int(limit)
         if not 1 <= limit <= MOST_LISTED:
             raise Refused(400, "invalid", f"limit must be between 1 and {MOST_LISTED}")
         if org not in (None, ORG):
@@ -182,36 +175,34 @@ class FakeInflux:
             if org and not found:
                 raise Refused(404, "not found", f'bucket "{name}" not found')
         page = [one for one in found[offset : offset + limit] if rights is None or one.kind == "user"]
-        own = {"after": asked.get("after"), "bucket": name, "descending": "false", "limit": limit, "offset": offset}
 
         def link(offset: int) -> str:
-            values = {**own, "offset": offset, "org": org}
+            values = {"bucket": name, "descending": "false", "limit": limit, "offset": offset, "org": org}
             return "/api/v2/buckets?" + "&".join(f"{key}={value}" for key, value in values.items() if value is not None)
 
         links = {"prev": link(max(offset - limit, 0))} if offset else {}
         links |= {"self": link(offset), **({"next": link(offset + limit)} if len(page) == limit else {})}
-        return {"links": links, "buckets": [bucket.answer() for bucket in page]}
+        return _said(200, {"links": links, "buckets": [bucket.answer() for bucket in page]})
 
-    def _organizations(self, rights: set[str] | None) -> Json:
-        path, by_name = (
-            f"/api/v2/orgs/{self._org_id}",
-            {name: f"/api/v2/{name}?org={ORG}" for name in ("buckets", "dashboards", "tasks")},
-        )
-        links = (
-            by_name
-            | {name: f"{path}/{name}" for name in ("labels", "logs", "members", "owners", "secrets")}
-            | {"self": path}
-        )
-        found = {
-            "links": dict(sorted(links.items())), "id": self._org_id, "name": ORG, "description": "",
-            "createdAt": moment(self._made), "updatedAt": moment(self._made),
-        }  # fmt: skip
-        return {"links": {"self": "/api/v2/orgs"}, "orgs": [found] if rights is None else []}
+    def _organizations(self, request: Request) -> Answer:
+        path = f"/api/v2/orgs/{self._org_id}"
+        links = {name: f"{path}/{name}" for name in ("labels", "logs", "members", "owners", "secrets")}
+        links |= {name: f"/api/v2/{name}?org={ORG}" for name in ("buckets", "dashboards", "tasks")} | {"self": path}
+        times = dict.fromkeys(("createdAt", "updatedAt"), moment(self._made))
+        found = {"links": dict(sorted(links.items())), "id": self._org_id, "name": ORG, "description": "", **times}
+        seen = [found] if self._rights_of(request) is None else []
+        return _said(200, {"links": {"self": "/api/v2/orgs"}, "orgs": seen})
 
-    def _authorize(self, wanted: Json) -> Answer:
-        token = secrets.token_urlsafe(16)
+    def _authorize(self, request: Request) -> Answer:
+        self._rights_of(request)
+        wanted, token = json.loads(request.body), secrets.token_urlsafe(16)
         self._rights[token] = {one["action"] for one in wanted["permissions"]}
         return _said(201, {**wanted, "id": token, "token": token})
+
+    def _revoke(self, request: Request, token: str) -> Answer:
+        self._rights_of(request)
+        del self._rights[token]
+        return Answer(204)
 
     # Points.
 
@@ -223,7 +214,8 @@ class FakeInflux:
             raise Refused(404, "not found", f'bucket "{asked["bucket"]}" not found')
         return bucket
 
-    def _write(self, request: Request, rights: set[str] | None) -> Answer:
+    def _write(self, request: Request) -> Answer:
+        rights = self._rights_of(request)
         unit = PRECISIONS.get(request.asked.get("precision", "ns"))
         if unit is None:
             raise Refused(400, "invalid", "invalid precision; valid precision units are ns, us, ms, and s")
@@ -241,6 +233,7 @@ class FakeInflux:
         return Answer(204)
 
     def _delete(self, request: Request) -> Answer:
+        self._rights_of(request)
         bucket = self._bucket_of(request.asked)
         wanted = json.loads(request.body)
         conditions = dict(re.findall(r'(\w+)="([^"]*)"', wanted.get("predicate", "")))
@@ -250,6 +243,7 @@ class FakeInflux:
         return Answer(204)
 
     def _query(self, request: Request) -> Answer:
+        self._rights_of(request)
         try:
             if request.asked.get("org") != ORG:
                 raise ValueError(f'organization name "{request.asked.get("org")}" not found')
@@ -272,22 +266,39 @@ class FakeInflux:
             return Answer(200, {"Content-Encoding": "gzip", **headers}, gzip.compress(body))
         return Answer(200, headers, body)
 
-    def _storage(self, name: str) -> Bucket:
+    def _storage(self, name: str) -> Storage:
         found = self._named(name)
         if found is None:
             raise FluxError(f"failed to initialize execute state: could not find bucket {json.dumps(name)}", 404)
-        return found
+        return found.read
+
+
+ROUTES: dict[tuple[str, str], Callable[..., Answer]] = {
+    ("GET", "/health"): FakeInflux._health,
+    ("GET", "/ready"): FakeInflux._ready,
+    ("GET", "/ping"): FakeInflux._ping,
+    ("GET", "/metrics"): FakeInflux._metrics,
+    ("GET", "/api/v2/config"): FakeInflux._config,
+    ("GET", "/api/v2/orgs"): FakeInflux._organizations,
+    ("POST", "/api/v2/authorizations"): FakeInflux._authorize,
+    ("DELETE", "/api/v2/authorizations/(.*)"): FakeInflux._revoke,
+    ("GET", "/api/v2/buckets"): FakeInflux._list,
+    ("POST", "/api/v2/buckets"): FakeInflux._create,
+    ("GET", "/api/v2/buckets/(.*)"): FakeInflux._get,
+    ("PATCH", "/api/v2/buckets/(.*)"): FakeInflux._change,
+    ("DELETE", "/api/v2/buckets/(.*)"): FakeInflux._drop,
+    ("POST", "/api/v2/write"): FakeInflux._write,
+    ("POST", "/api/v2/query"): FakeInflux._query,
+    ("POST", "/api/v2/delete"): FakeInflux._delete,
+}
 
 
 def _said_by_go(body: bytes, problem: ValueError) -> str:
     """What is wrong with a body that is no JSON."""
     if not isinstance(problem, json.JSONDecodeError):
         return str(problem)
-    what = (
-        "unexpected EOF"
-        if problem.pos == len(body)
-        else f"invalid character '{body.decode()[problem.pos]}' looking for beginning of value"
-    )
+    found = body.decode()[problem.pos : problem.pos + 1]
+    what = f"invalid character '{found}' looking for beginning of value" if found else "unexpected EOF"
     hint = "if sending a raw Flux script, set 'Content-Type: application/vnd.flux' in your request headers"
     return f"failed parsing request body as JSON; {hint}: {what}"
 
@@ -310,16 +321,15 @@ def _refusal(request: Request, refused: Refused) -> Answer:
 
 # CSV.
 
+INSTANTS = dict.fromkeys(("_start", "_stop", "_time"), "dateTime:RFC3339")
+
 
 def _csv(result: str, tables: Sequence[Table], annotations: Sequence[str]) -> Iterator[str]:
     """The lines of a result; before those of other columns, and at the end, comes an empty one."""
     before: list[str] = []
     for number, table in enumerate(table for table in tables if table.rows):
         columns = table.columns
-        kinds = [
-            "dateTime:RFC3339" if name in ("_start", "_stop", "_time") else table.kind if name == "_value" else "string"
-            for name in columns
-        ]
+        kinds = [INSTANTS.get(name) or (table.kind if name == "_value" else "string") for name in columns]
         groups = ["true" if name in table.group else "false" for name in columns]
         if [*columns, *kinds, *groups] != before:
             if before:
@@ -341,7 +351,7 @@ def _csv(result: str, tables: Sequence[Table], annotations: Sequence[str]) -> It
 
 
 def _text(column: str, value: Any) -> str:
-    if column in ("_start", "_stop", "_time"):
+    if column in INSTANTS:
         return moment(value)
     if isinstance(value, bool):
         return "true" if value else "false"

@@ -51,7 +51,7 @@ def read(text: str, unit: int) -> tuple[list[Point], list[str]]:
 def _point(match: re.Match[str] | None, line: str, unit: int) -> Point:
     if match is None:
         raise LineError("missing field value" if re.search(r"=( |,|\Z)", line) else "missing fields")
-    measurement, *tags = re.split(r"(?<!\\),", match["key"].lstrip())
+    measurement, *tags = re.split(r"(?<!\\),", match["key"].lstrip(" \t\r\0"))
     pairs = tuple(sorted(map(_pair, tags)))
     if not measurement or len(dict(pairs)) < len(pairs):
         raise LineError("duplicate tags" if measurement else "missing measurement")
