@@ -260,7 +260,7 @@ class FakeInflux:
         names = random.sample([*found.results], len(found.results))  # there is no order among them
         annotations = asked.get("dialect", {}).get("annotations", [])
         lines = [line for name in names for line in _csv(name, found.results[name], annotations)]
-        body = "".join(f"{line}\r\n" for line in lines or [""]).encode()
+        body = "".join(f"{line}\r\n" for line in lines).encode()
         headers = {"Content-Type": CSV, **VARY, **CHUNKED}
         if len(body) >= PACKED_FROM and "gzip" in request.headers.get("accept-encoding", ""):
             return Answer(200, {"Content-Encoding": "gzip", **headers}, gzip.compress(body))
@@ -346,8 +346,7 @@ def _csv(result: str, tables: Sequence[Table], annotations: Sequence[str]) -> It
         name = "" if "default" in annotations else result
         for row in table.rows:
             yield _line(["", name, str(number), *(_text(column, row.get(column, "")) for column in columns)])
-    if before:
-        yield ""
+    yield ""
 
 
 def _text(column: str, value: Any) -> str:
