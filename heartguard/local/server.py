@@ -27,6 +27,11 @@ class Store(Protocol):
     stop_signal: signal.Signals
 
     @property
+    def port(self) -> int | None:
+        """Of TCP; None where it listens on a socket in its folder."""
+        ...
+
+    @property
     def url(self) -> str: ...
 
     def prepare(self) -> None:

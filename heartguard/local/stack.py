@@ -1,5 +1,6 @@
 """The whole stack on this machine: started, stopped, looked at."""
 
+import resource
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -14,6 +15,7 @@ from ..settings import ROOT, DatabaseSettings, environment, load
 from . import dotenv
 from .errors import SetupError
 from .files import generated_secret, write_private
+from .influx import Influx, InfluxSettings
 from .layout import Layout
 from .postgres import Postgres
 from .readiness import HOST, installed_services, is_ready
@@ -33,7 +35,7 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Status:
-    """One program of the stack; a service also has a port, and says whether it is ready."""
+    """One program of the stack. What listens on a port also says whether it is ready."""
 
     name: str
     state: State | None
@@ -61,6 +63,9 @@ class Stack:
             self.stores["DATABASE_URL"] = Postgres(self.layout.root / "postgres", self.layout.secrets)
         if not self._is_set("REDIS_URL"):
             self.stores["REDIS_URL"] = Valkey(self.layout.root / "valkey", self.layout.secrets)
+        if self.environ.get("TIMESERIES_BACKEND") == "influx" and not self._is_set("INFLUX_URL"):
+            chosen = load(InfluxSettings, self.environ)
+            self.stores["INFLUX_URL"] = Influx(self.layout.root / "influx", self.layout.secrets, chosen)
 
     @property
     def gateway(self) -> str:
@@ -107,7 +112,10 @@ class Stack:
 
     def status(self) -> list[Status]:
         states = self.supervisor.states()
-        found = [Status(store.name, states.get(store.name)) for store in self.stores.values()]
+        found = [
+            Status(store.name, states.get(store.name), store.port, _answers(store) if store.port else None)
+            for store in self.stores.values()
+        ]
         for service in self.services:
             port = self.port(service)
             ready = service.name in states and is_ready(service, port)
@@ -144,6 +152,8 @@ class Stack:
 
     def _launch(self, report: Report) -> None:
         self._wait_for_predecessors()
+        if self._influx:
+            self._influx.check_program()
         for store in self.stores.values():
             report(f"Preparing {store.name}")
             store.prepare()
@@ -204,14 +214,16 @@ class Stack:
         """A supervisor that was killed has told its programs to end; they may be at it still."""
         for store in self.stores.values():
             wait_until(store.is_unused, f"Another {store.name} uses {store.folder}, and did not end")
-        for service in self.services:
-            port = self.port(service)
+        ports = [(service.name, self.port(service), service.port_variable) for service in self.services]
+        if self._influx:
+            ports.append((self._influx.name, self._influx.port, self._influx.port_variable))
+        for name, port, variable in ports:
             try:
                 wait_until(partial(port_is_free, HOST, port), "The port was not free", PORT_TIMEOUT)
             except TooSlow:
                 raise SetupError(
-                    f"Port {port}, which {service.name} is to have, is taken by another program. Stop that,"
-                    f" or set {service.port_variable} to a free port (in .env or in the environment)."
+                    f"Port {port}, which {name} is to have, is taken by another program. Stop that,"
+                    f" or set {variable} to a free port (in .env or in the environment)."
                 ) from None
 
     def _migrate(self) -> None:
@@ -237,6 +249,12 @@ class Stack:
         found = self.stores.get("DATABASE_URL")
         return found if isinstance(found, Postgres) else None
 
+    @property
+    def _influx(self) -> Influx | None:
+        """The one that is started here."""
+        found = self.stores.get("INFLUX_URL")
+        return found if isinstance(found, Influx) else None
+
     def _way_in(self, service: Service) -> dict[str, str]:
         """By what a service finds its own way into the database. What is empty here is not read from .env either."""
         file = self.layout.secrets / f"database-url-{service.name}"
@@ -254,6 +272,10 @@ class Stack:
         """Make missing secrets, add the addresses of stores and services, and check every service's settings."""
         self.environ |= dotenv.complete(self.environ)
         self.environ |= {variable: store.url for variable, store in self.stores.items()}
+        if self._influx:
+            self.environ |= self._influx.settings
+            if not self._is_set("INFLUX_MAX_FILES") and (most := resource.getrlimit(resource.RLIMIT_NOFILE)[1]) > 0:
+                self.environ["INFLUX_MAX_FILES"] = str(most)
         for service in self.services:
             if not self._is_set(service.url_variable):
                 self.environ[service.url_variable] = f"http://{HOST}:{self.port(service)}"
@@ -279,6 +301,13 @@ class Stack:
 
     def _is_set(self, variable: str) -> bool:
         return bool(self.environ.get(variable) or self.environ.get(f"{variable}_FILE"))
+
+
+def _answers(store: Store) -> bool:
+    try:
+        return not store.is_unused() and store.answers()
+    except SetupError:
+        return False
 
 
 def supervised(environ: Mapping[str, str]) -> dict[str, str]:

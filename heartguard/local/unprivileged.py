@@ -1,9 +1,9 @@
 """Running a program with no more rights than it needs, through util-linux's ``setpriv``.
 
-PostgreSQL refuses to run as root. Started by root it therefore runs as ``nobody``, which owns
-nothing but the database's own folder. The folders above may be closed to it (a home directory,
+PostgreSQL refuses to run as root, and InfluxDB has no need to. Started by root they therefore run as ``nobody``, which
+owns nothing but their own folders. The folders above may be closed to it (a home directory,
 the stack's data folder), and opening them would open them to every other process of ``nobody``
-too. So this one process keeps a single capability that lets it pass: ``CAP_DAC_READ_SEARCH``.
+too. So these processes keep a single capability that lets it pass: ``CAP_DAC_READ_SEARCH``.
 """
 
 import os
@@ -31,14 +31,14 @@ class Account:
 
 
 def account() -> Account | None:
-    """Whom root runs the database as; None for an ordinary user, who runs it as himself."""
+    """Whom root runs a database as; None for an ordinary user, who runs it as himself."""
     if os.geteuid() != 0:
         return None
     try:
         nobody = pwd.getpwnam("nobody")
     except KeyError:
         raise SetupError(
-            "PostgreSQL does not run as root, and this system has no user 'nobody' to run it as."
+            "Databases do not run as root here, and this system has no user 'nobody' to run them as."
             " Start HeartGuard as an ordinary user."
         ) from None
     return Account(nobody.pw_uid, nobody.pw_gid, _capability())
@@ -50,9 +50,15 @@ def _capability(status: Path = Path("/proc/self/status")) -> str:
         if int(held, 16) >> bit & 1:
             return name
     raise SetupError(
-        "PostgreSQL does not run as root, and here root may not lend it the right to reach its own folder"
+        "Databases do not run as root, and here root may not lend them the right to reach their own folders"
         " (neither CAP_DAC_READ_SEARCH nor CAP_DAC_OVERRIDE). Start HeartGuard as an ordinary user."
     )
+
+
+def give(folder: Path, runs_as: Account | None) -> None:
+    """Make the folder that account's; where there is none, it is its owner's already."""
+    if runs_as:
+        os.chown(folder, runs_as.uid, runs_as.gid)
 
 
 def setpriv(runs_as: Account | None = None, *, when_parent_dies: str | None = None) -> list[str]:

@@ -35,6 +35,7 @@ class Valkey:
     """A Valkey in ``folder``; its password lies in ``secrets``."""
 
     name = "valkey"
+    port = None
     stop_signal = signal.SIGTERM
 
     def __init__(self, folder: Path, secrets: Path) -> None:

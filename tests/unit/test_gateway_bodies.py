@@ -5,7 +5,7 @@ import pytest
 
 from heartguard.errors import ServiceError
 from services.gateway.src import bodies as module
-from services.gateway.src.bodies import Body, is_expected, receive
+from services.gateway.src.bodies import IN_MEMORY, IN_ROOM, Body, Room, is_expected, receive
 
 
 class Sender:
@@ -46,6 +46,37 @@ def test_a_long_body_goes_to_a_file_and_can_be_read_twice() -> None:
     body.close()
 
 
+def in_room(content: bytes, room: Room, limit: int = 10_000_000) -> Body:
+    return asyncio.run(receive(Sender(content).read, limit, room=room))
+
+
+def test_a_longer_one_stays_in_memory_while_there_is_room() -> None:
+    content, room = b"x" * (IN_MEMORY + 1000), Room(1500)
+    first = in_room(content, room)
+    second = in_room(content, room)
+    assert first.content == content
+    assert second.content is None
+    assert b"".join(second.chunks()) == content
+    second.close()
+    first.close()
+    assert room.take(1500)
+
+
+def test_one_that_has_room_no_more_takes_none() -> None:
+    room = Room(IN_ROOM)
+    body = in_room(b"x" * (IN_ROOM + 1), room)
+    assert body.content is None
+    assert room.take(IN_ROOM)
+    body.close()
+
+
+def test_one_that_is_refused_takes_no_room() -> None:
+    room = Room(1000)
+    with pytest.raises(ServiceError):
+        in_room(b"x" * (IN_MEMORY + 1000), room, limit=IN_MEMORY + 500)
+    assert room.take(1000)
+
+
 def test_one_that_breaks_off() -> None:
     async def read() -> bytes:
         raise ConnectionResetError
@@ -69,8 +100,7 @@ def test_one_that_comes_steadily_has_more_time() -> None:
 
 def test_a_disk_that_is_full_is_a_passing_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TemporaryFile", lambda: open("/dev/full", "wb", buffering=0))  # noqa: SIM115, PTH123
-    content = b"x" * (module.IN_MEMORY + 1)
-    assert status(content) == 503
+    assert status(b"x" * (IN_ROOM + 1)) == 503
 
 
 def test_whether_there_is_one_is_told_beforehand() -> None:

@@ -33,7 +33,7 @@ REMEMBERED_SECONDS = 30.0
 """How long a bucket is used before it is looked up again: another process may have made it anew."""
 DROPPED = "heartguard_dropped_"
 """Begins the name of a bucket that is to be removed, before its former name and its id."""
-MOST_DROPPED = 20
+MOST_DROPPED = 10
 """Buckets of an organization that wait for that."""
 READ_FOR = timedelta(seconds=REQUEST_SECONDS + 12)
 """How long after a bucket was renamed some query may still read it."""
@@ -115,9 +115,9 @@ class InfluxStore:
         return InfluxBatch(self._client, bucket, self._types, lambda: self._forget(bucket))
 
     @border()
-    def write_lines(self, bucket: StoredBucket, text: str, precision: int, types: Types, values: int) -> None:
-        lines = Lines(text.encode(), UNITS[precision], types, values)
-        send(self._client, bucket, self._types, lines, lambda: self._forget(bucket))
+    def write_lines(self, bucket: StoredBucket, lines: bytes, precision: int, types: Types, values: int) -> None:
+        text = Lines(lines, UNITS[precision], types, values)
+        send(self._client, bucket, self._types, text, lambda: self._forget(bucket))
 
     @border()
     @for_a_write()
@@ -162,9 +162,9 @@ class InfluxStore:
             if others := _others(types, selection):
                 assert selection.aggregate is not None
                 raise NotNumeric(selection.aggregate, others)
-            selection = replace(selection, fields=sorted(types))
             if not types:
                 return []
+            selection = replace(selection, fields=sorted(types))
         integers = [field for field, kind in types.items() if kind == "integer" and _is_meant(field, selection)]
         return select_rows(self._client, bucket.name, selection, integers)
 

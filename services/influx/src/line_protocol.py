@@ -37,33 +37,36 @@ class InfluxQuery(Query):
 
 
 class LineBatch(WriteRequest, kw_only=True):
-    """A batch in line protocol; ``precision`` is the unit of its timestamps in nanoseconds."""
+    """A batch in line protocol, in UTF-8; ``precision`` is the unit of its timestamps in nanoseconds."""
 
-    text: str
+    lines: bytes
     precision: int
 
     def entries(self) -> Iterator[Entry | Detail]:
         """The points one by one; a line that is none gives what is wrong with it."""
-        return parse(self.text, self.precision)
+        return parse(self.lines.decode(), self.precision)
 
 
 def read_lines(body: bytes, query: LineQuery) -> LineBatch:
     """Read a ``text/plain`` body; the lines themselves are judged later, together with their points."""
-    return LineBatch(points=[], bucket=query.bucket, text=_text(body), precision=PRECISIONS[query.precision])
+    return LineBatch(points=[], bucket=query.bucket, lines=_utf8(body), precision=PRECISIONS[query.precision])
 
 
 def read_influx_lines(body: bytes, query: InfluxQuery) -> LineBatch:
     """The same as InfluxDB's clients send it."""
     return LineBatch(
-        points=[], bucket=query.bucket, org=query.org, text=_text(body), precision=PRECISIONS[query.precision]
+        points=[], bucket=query.bucket, org=query.org, lines=_utf8(body), precision=PRECISIONS[query.precision]
     )
 
 
-def _text(body: bytes) -> str:
+def _utf8(body: bytes) -> bytes:
+    """The body; raises :class:`Malformed` where it is not UTF-8."""
     try:
-        return body.decode("utf-8")
+        if not body.isascii():
+            body.decode()
     except UnicodeDecodeError:
         raise Malformed("The body is not UTF-8") from None
+    return body
 
 
 # Possessive (++ and *+) where a single class repeats, so that a line is read once from left to right. Whole groups

@@ -46,7 +46,7 @@ class Settings(StoreSettings, ServiceSettings, AuditSettings):
     """What the service needs; ``max_buckets`` and ``max_queries`` (at once, in a worker) are per organization."""
 
     chosen_backend: str | None = variable("TIMESERIES_BACKEND", choice("postgres", "influx"), optional=True)
-    max_buckets: int = variable("TIMESERIES_MAX_BUCKETS", integer(1, 200), "20")
+    max_buckets: int = variable("TIMESERIES_MAX_BUCKETS", integer(1, 200), "10")
     max_queries: int = variable("TIMESERIES_MAX_QUERIES", integer(1, 64), "2")
     sweep_seconds: int = variable("TIMESERIES_SWEEP_SECONDS", integer(1, 86_400), "60")
 
@@ -54,6 +54,14 @@ class Settings(StoreSettings, ServiceSettings, AuditSettings):
     def backend(self) -> str:
         """The one that was chosen, or else ``influx`` where there is one to be found."""
         return self.chosen_backend or ("influx" if self.influx_url else "postgres")
+
+    def check_servers(self) -> None:
+        if self.backend == "influx":
+            from .influx_version import refuse_other_versions  # it speaks HTTP, which no worker's parent needs to know
+
+            assert self.influx_url is not None
+            assert self.influx_token is not None
+            refuse_other_versions(self.influx_url, self.influx_token)
 
     def __post_init__(self) -> None:
         if missing := self.missing(self.backend):

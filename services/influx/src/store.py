@@ -118,7 +118,7 @@ class LineStore(Protocol):
     def write_lines(
         self,
         bucket: "StoredBucket",
-        text: str,
+        lines: bytes,
         precision: int,
         types: Mapping[str, Mapping[str, FieldType]],
         values: int,

@@ -4,53 +4,40 @@ It is for plain text: each line ends with a timestamp, nothing is quoted or esca
 finite, and lines have few forms. Of anything else there is no survey, and the lines are read one by one.
 """
 
-import re
 from collections.abc import Iterator, Set
-from functools import lru_cache
-from itertools import repeat
-from typing import NamedTuple
+from operator import itemgetter
+from re import Pattern
 
-from heartguard.models.common import Detail
-
-from .line_protocol import Entry, parse
-from .points import MAX_SERIES, Rules, series_problems
-from .store import TYPES, FieldType
+from .line_forms import DIGITS_ALIKE, Form, form_of, good_head, has_digit, pattern_of
+from .line_kinds import MAX_DIGITS, Survey, survey_by_kind
+from .points import MAX_SERIES, Rules
+from .store import FieldType
 from .tenancy import USER_TAG
 
 MAX_FORMS = 8
 LONGEST_REMEMBERED = 512
-"""Characters of a beginning of a line that is remembered."""
+"""Bytes of a beginning of a line that is remembered."""
+REMEMBERED = 32_768
 
-MAX_DIGITS = 19
-"""Of a time that is plain."""
-_DIGITS = re.compile("[0-9]+")
-_NO_SEPARATORS = bytes({*range(256)} - set(b" \n"))
+_NO_SEPARATORS = bytes({*range(256)} - set(b" \t\n\v\f\r"))
 
-_VALUES: dict[FieldType, str] = {
-    "float": r"-?[0-9]{1,17}(?:\.[0-9]{1,17})?",
-    "integer": r"-?[0-9]{1,18}i",
-    "boolean": r"(?:true|false|[tTfF])",
-}
-
-Form = tuple[tuple[str, FieldType], ...]
-"""The fields of a line with their types, in its order."""
+_heads: dict[bytes, tuple[str, str | None]] = {}
+"""The measurement and the user, if there is one, of beginnings that were found to be good."""
 
 
-class Survey(NamedTuple):
-    """What a text holds: how many points, how many values, and the types of fields by measurement."""
-
-    points: int
-    values: int
-    types: dict[str, dict[str, FieldType]]
-
-
-def survey(text: str, precision: int, rules: Rules) -> Survey | None:
+def survey(lines: bytes, precision: int, rules: Rules) -> Survey | None:
     """None where the text is not plain, or not all is well: to read it line by line tells what it is."""
-    tokens = _tokens(text)
-    if not tokens:
+    if b"\\" in lines or b'"' in lines:
         return None
-    heads, fields, times = tokens[::3], tokens[1::3], _times(tokens[2::3])
-    if not (times and rules.oldest <= min(times) * precision and max(times) * precision <= rules.newest):
+    return survey_by_kind(lines, precision, rules) or survey_by_part(lines, precision, rules)
+
+
+def survey_by_part(lines: bytes, precision: int, rules: Rules) -> Survey | None:
+    """The same for all plain text: every beginning, all fields and every time are looked at."""
+    tokens = _tokens(lines)
+    heads, fields, times = tokens[::3], tokens[1::3], tokens[2::3]
+    span = _span(times)
+    if span is None or not rules.oldest <= span[0] * precision <= span[1] * precision <= rules.newest:
         return None
     values = 0
     types: dict[str, dict[str, FieldType]] = {}
@@ -65,34 +52,36 @@ def survey(text: str, precision: int, rules: Rules) -> Survey | None:
     return Survey(len(times), values, types)
 
 
-def _tokens(text: str) -> list[str]:
+def _tokens(lines: bytes) -> list[bytes]:
     """Beginning, fields and time of each line in turn; nothing where a line is not just that."""
-    if "\\" in text or '"' in text:
+    separators = lines.translate(None, _NO_SEPARATORS).removesuffix(b"\n")
+    count = len(separators) // 3 + 1
+    if separators != (b"  \n" * count)[:-1]:
         return []
-    text = text.removesuffix("\n")
-    lines = text.count("\n") + 1
-    if text.encode().translate(None, _NO_SEPARATORS) != (b"  \n" * lines)[:-1]:
-        return []
-    return text.replace("\n", " ").split(" ")
+    tokens = lines.split()
+    return tokens if len(tokens) == 3 * count else []
 
 
-def _times(texts: list[str]) -> list[int]:
-    """Nothing where one is no time, or before 1970, which is rare enough."""
-    lengths = set(map(len, texts))
-    if min(lengths) < 1 or max(lengths) > MAX_DIGITS or not _DIGITS.fullmatch("".join(texts)):
-        return []
-    return list(map(int, texts))
+def _span(times: list[bytes]) -> tuple[int, int] | None:
+    """The first and the last; None where one is no time, or before 1970, which is rare enough."""
+    lengths = set(map(len, times))
+    if not times or max(lengths) > MAX_DIGITS or not b"".join(times).isdigit():
+        return None
+    if len(lengths) == 1:  # then they are in order as they are as texts
+        return int(min(times)), int(max(times))
+    numbers = list(map(int, times))
+    return min(numbers), max(numbers)
 
 
-def _forms(fields: set[str]) -> Iterator[tuple[Form, set[str] | None]]:
+def _forms(fields: set[bytes]) -> Iterator[tuple[Form, set[bytes] | None]]:
     """The forms that there are, each with the fields that have it, None where all do; at last () for what has none."""
     left = fields
     for _ in range(MAX_FORMS):
-        form = _form(next(iter(left)))
-        pattern = _pattern(form)
+        form = form_of(next(iter(left)))
+        pattern = pattern_of(form)
         if pattern is None:
             break
-        same = set(filter(pattern.fullmatch, left))
+        same = _alike(left, pattern, form)
         if not same:
             break
         left = left - same
@@ -102,43 +91,52 @@ def _forms(fields: set[str]) -> Iterator[tuple[Form, set[str] | None]]:
     yield (), left
 
 
-def _form(fields: str) -> Form:
-    point = next(parse(f"m {fields} 0", 1), None)
-    if point is None or isinstance(point, Detail):
-        return ()
-    return tuple((field, TYPES[type(value)]) for field, value in point[3].items())
+def _alike(fields: set[bytes], pattern: Pattern[bytes], form: Form) -> set[bytes]:
+    """Those that have the form. Where no digit stands in its names, fields that differ in digits only are one to it."""
+    if not any(has_digit(field) for field, _ in form):
+        kinds = set(b"\n".join(fields).translate(DIGITS_ALIKE).split(b"\n"))
+        if all(map(pattern.fullmatch, kinds)):
+            return fields
+    return set(filter(pattern.fullmatch, fields))
 
 
-@lru_cache(maxsize=1024)
-def _pattern(form: Form) -> re.Pattern[str] | None:
-    if not form or any(kind not in _VALUES for _, kind in form):
-        return None
-    fields = ",".join(f"{re.escape(field)}={_VALUES[kind]}" for field, kind in form)
-    return re.compile(fields)
-
-
-def _learn(types: dict[str, dict[str, FieldType]], heads: Set[str], form: Form, rules: Rules) -> bool:
+def _learn(types: dict[str, dict[str, FieldType]], heads: Set[bytes], form: Form, rules: Rules) -> bool:
     """Note the types of these series; whether they are good ones, and may be written as they are."""
-    judge = _judge if max(map(len, heads)) <= LONGEST_REMEMBERED else _judge.__wrapped__
-    measurements = set(map(judge, heads, repeat(form), repeat(rules.user_id)))
-    for measurement in measurements:
-        if measurement is None:
-            return False
+    found = _judged(heads)
+    if not found or (rules.user_id is not None and set(map(_user_id, found)) != {rules.user_id}):
+        return False
+    for measurement in set(map(_measurement, found)):
         known = types.setdefault(measurement, {})
         if any(known.setdefault(field, kind) != kind for field, kind in form):
             return False
     return True
 
 
-@lru_cache(maxsize=32_768)
-def _judge(head: str, form: Form, user_id: str | None) -> str | None:
-    """The measurement of a series; None where it is not good, or not the user's."""
-    point: Entry | Detail | None = next(parse(f"{head} f=0 0", 1), None)
-    if point is None or isinstance(point, Detail):
-        return None
-    _, measurement, tags, _, _ = point
-    if user_id is not None and tags.get(USER_TAG) != user_id:
-        return None
-    rules = Rules(user_id=user_id, received=0)
-    is_good = not any(series_problems(rules.series(measurement, tags), [field for field, _ in form]))
-    return measurement if is_good else None
+_measurement, _user_id = itemgetter(0), itemgetter(1)
+
+
+def _judged(heads: Set[bytes]) -> list[tuple[str, str | None]]:
+    """The measurement and the user of each; nothing where one is not good."""
+    try:
+        return list(map(_heads.__getitem__, heads))
+    except KeyError:
+        pass
+    found = []
+    for text in heads:
+        known = _heads.get(text)
+        if known is None:
+            head = good_head(text)
+            if head is None:
+                return []
+            known = head.measurement, head.tags.get(USER_TAG)
+            _remember(text, known)
+        found.append(known)
+    return found
+
+
+def _remember(text: bytes, head: tuple[str, str | None]) -> None:
+    """Devices send the same again and again."""
+    if len(text) <= LONGEST_REMEMBERED:
+        if len(_heads) >= REMEMBERED:
+            _heads.clear()
+        _heads[text] = head

@@ -52,7 +52,7 @@ class TimeSeries:
         store: Store,
         bounds: TimeBounds,
         *,
-        max_buckets: int = 20,
+        max_buckets: int = 10,
         max_queries: int = 2,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
@@ -175,10 +175,10 @@ class TimeSeries:
         """Hand plain line protocol on as it is, to a store that takes it; how many points it had, else 0."""
         if not isinstance(request, LineBatch) or not isinstance(self._store, LineStore):
             return 0
-        found = survey(request.text, request.precision, rules)
+        found = survey(request.lines, request.precision, rules)
         if found is None:
             return 0
-        self._store.write_lines(bucket, request.text, request.precision, found.types, found.values)
+        self._store.write_lines(bucket, request.lines, request.precision, found.types, found.values)
         return found.points
 
     def _gather(self, request: WriteRequest, bucket: StoredBucket, rules: Rules, check: Check) -> int:

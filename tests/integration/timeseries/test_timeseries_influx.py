@@ -251,7 +251,7 @@ def test_long_answers_are_read(many: Caller, proxy: Proxy, accept: str) -> None:
 
 INCOMPLETE: dict[str, Fault] = {
     **faults.BREAKING_OFF,
-    "longer than it says": faults.of_length(lambda length: length // 2),
+    "longer than it says": faults.of_length(lambda length: length // 3),
     "shorter than it says": faults.of_length(lambda length: length + 1),
     "no CSV": faults.changed(lambda body: b'{"results": []}'),
     "without the last line of CSV": faults.changed(lambda body: b"".join(body.splitlines(keepends=True)[:-2])),
@@ -267,8 +267,8 @@ INCOMPLETE: dict[str, Fault] = {
 @pytest.mark.parametrize("broken", INCOMPLETE.values(), ids=INCOMPLETE)
 def test_of_an_answer_that_is_broken_nothing_is_believed(many: Caller, proxy: Proxy, broken: Fault) -> None:
     with proxy.fault("POST", "/query", broken):
-        for answer in (many.query(limit=5000), many.query(aggregate="max", window="1s")):
-            assert (answer.status_code, code(answer)) == (503, "TS_503")
+        answer = many.query(limit=5000)
+        assert (answer.status_code, code(answer)) == (503, "TS_503")
     assert len(many.rows(limit=5000)) == 2000
 
 
@@ -402,7 +402,7 @@ def by_result(turned: bool) -> Callable[[bytes], bytes]:
         tables = [table for table in body.split(b"\r\n\r\n") if table.strip()]
         names = [re.search(rb"#default,(\w*)", table)[1] for table in tables]  # type: ignore[index]
         order = sorted(range(len(tables)), key=lambda place: names[place], reverse=turned)
-        return b"".join(tables[place].strip() + b"\r\n\r\n" for place in order)
+        return b"".join(tables[place].strip() + b"\r\n\r\n" for place in order) or body
 
     return change
 
