@@ -118,7 +118,15 @@ def test_an_open_string_spoils_only_its_own_line() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["m" + ",t=v" * 50_000, "m f=" + '"' + "\\" * 100_001, "m " + "f=1," * 50_000, "\\" * 200_000]
+    "text",
+    [
+        "m" + ",t=v" * 50_000,
+        "m f=" + '"' + "\\" * 100_001,
+        "m " + "f=1," * 50_000,
+        "\\" * 200_000,
+        "m f=" + "1" * 1_000_000 + "x",
+        "m f=1." + "1" * 1_000_000 + "e",
+    ],
 )
 def test_long_bad_lines_take_no_longer_than_good_ones(text: str) -> None:
     assert list(problems(text)) == ["/lines/1"]

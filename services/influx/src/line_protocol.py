@@ -87,7 +87,7 @@ _END = re.compile(r"(?: ++(-?[0-9]++))?[ \r]*+(?=\n|\Z)")
 _each_tag = re.compile(_TAG).findall
 _each_field = re.compile(_FIELD, re.DOTALL).findall
 
-_FLOAT = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_FLOAT = re.compile(r"[+-]?(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][+-]?[0-9]++)?")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,30}i|[0-9]{1,30}u")
 _BOOLEANS = {
     **dict.fromkeys(("t", "T", "true", "True", "TRUE"), True),
