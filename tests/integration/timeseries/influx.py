@@ -76,8 +76,8 @@ def serving(choice: Choice, folder: Path, free_port: Callable[[], int]) -> Itera
         with influxd.serving(choice.found, folder, free_port()) as address:
             yield Influx(address, REAL)
     else:
-        with fake_influx.serving() as (url, _):
-            yield Influx(Address(url, fake_influx.TOKEN, fake_influx.ORG), IMITATION)
+        with fake_influx.serving() as address:
+            yield Influx(address, IMITATION)
 
 
 @dataclass(frozen=True)
