@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -92,6 +93,9 @@ def attempt(name: str, *, small: bool) -> list[Row]:
         return [absent(name, "not run", "", str(problem))]
     except (Broken, SetupError) as problem:
         return [absent(name, "broke off", "", str(problem))]
+    except Exception as problem:  # noqa: BLE001  (the other drills still have something to say)
+        traceback.print_exc()
+        return [absent(name, "failed", "", repr(problem))]
 
 
 @contextmanager

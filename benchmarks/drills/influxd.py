@@ -44,8 +44,8 @@ class Influxd:
         self._stack = stack
         self._log = stack.layout.log(store.name)
         self._name = store.name
-        self._url = store.url
-        self._token = Path(stack.environ["INFLUX_TOKEN_FILE"]).read_text().strip()
+        self.url = store.url
+        self.token = Path(stack.environ["INFLUX_TOKEN_FILE"]).read_text().strip()
         self._http = urllib3.PoolManager(retries=False, timeout=20)
 
     @property
@@ -83,7 +83,7 @@ class Influxd:
 
     def _is_healthy(self) -> bool:
         try:
-            return self._http.request("GET", f"{self._url}/health", timeout=2).status == 200
+            return self._http.request("GET", f"{self.url}/health", timeout=2).status == 200
         except HTTPError:
             return False
 
@@ -96,8 +96,8 @@ class Influxd:
         names: list[str] = []
         while True:
             asked = {"org": ORG, "limit": "100", "offset": str(len(names))}
-            headers = {"Authorization": f"Token {self._token}"}
-            answer = self._http.request("GET", f"{self._url}/api/v2/buckets", fields=asked, headers=headers)
+            headers = {"Authorization": f"Token {self.token}"}
+            answer = self._http.request("GET", f"{self.url}/api/v2/buckets", fields=asked, headers=headers)
             found = [bucket["name"] for bucket in answer.json()["buckets"]]
             names += found
             if len(found) < 100:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from heartguard.local.postgres import Postgres
 from heartguard.local.stack import Stack
 from heartguard.services import SERVICES
 
@@ -37,16 +38,20 @@ class Person:
 class Site:
     """The stack that runs, and its InfluxDB."""
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Stack, settings: dict[str, str]) -> None:
         self.stack = stack
+        self.settings = settings
+        """The environment of commands that work with it."""
         self.influxd = Influxd(stack)
         self.port = stack.port(SERVICES["gateway"])
         self._names = 0
 
     @property
-    def environ(self) -> dict[str, str]:
-        """Of commands that work with the stack's stores."""
-        return dict(self.stack.environ)
+    def superuser_url(self) -> str:
+        """Of PostgreSQL."""
+        store = self.stack.stores["DATABASE_URL"]
+        assert isinstance(store, Postgres)
+        return store.superuser_url
 
     def client(self, person: Person | None = None) -> Client:
         return Client(self.port, person.token if person else "")
@@ -105,10 +110,11 @@ def site(say: Callable[[str], None], **variables: str) -> Iterator[Site]:
     """A new stack with an InfluxDB, in a temporary folder, stopped at the end; ``variables`` are further settings."""
     require()
     with folder() as where:
-        one = Stack({**settings(where / "data"), **variables})
+        chosen = {**settings(where / "data"), **variables}
+        one = Stack(dict(chosen))
         say("starting the stack")
         try:
             one.up(lambda _: None)
-            yield Site(one)
+            yield Site(one, chosen)
         finally:
             one.down()
