@@ -327,7 +327,7 @@ def test_a_type_that_somebody_else_gives_a_field_meanwhile(
     store: AnyStore, other_store: AnyStore, org: int, lines: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the batch was looked over, and before it is stored."""
-    mine, other = TimeSeries(store, UNBOUNDED, 200), TimeSeries(other_store, UNBOUNDED, 200)
+    mine, other = TimeSeries(store, UNBOUNDED), TimeSeries(other_store, UNBOUNDED)
     mine.write_influx(batch("m other=1 1"), claims(org))
 
     def interfere() -> None:
@@ -480,7 +480,7 @@ def test_a_conflict_that_goes_on_is_to_be_sent_again(
     store: AnyStore, org: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is stored then, so nothing is lost."""
-    mine = TimeSeries(store, UNBOUNDED, 200)
+    mine = TimeSeries(store, UNBOUNDED)
     mine.write_influx(batch("m f=1 1"), claims(org))
     made = store.batch
 
