@@ -33,7 +33,7 @@ class Door:
     def add(self, series: Series, field: str, times: Sequence[int], values: Sequence[FieldValue | int]) -> None:
         pass
 
-    def write(self) -> None:
+    def write(self, left_out: int = 0) -> None:
         pass
 
 

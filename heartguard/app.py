@@ -1,7 +1,7 @@
 """The application factory that all services share."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 import structlog
@@ -13,7 +13,7 @@ from .codec import encode_error
 from .context import request_id, trace_id
 from .dispatch import bind
 from .endpoints import Endpoints
-from .errors import ServiceError
+from .errors import ServiceError, influx_code
 from .models.common import Error
 from .negotiation import Format, negotiate
 from .paths import shown
@@ -63,7 +63,7 @@ def create_service_app(
     bind(app, endpoints, tokens, provided)
     identify_requests(app, service.name)
     refuse_chunks(app)
-    handle_errors(app, service.prefix)
+    handle_errors(app, service.prefix, endpoints.influx_paths)
     return app
 
 
@@ -114,13 +114,14 @@ def refuse_chunks(app: Flask) -> None:
             raise ServiceError(411)
 
 
-def handle_errors(app: Flask, prefix: str) -> None:
-    """Turn every failure, foreseen or not, into the contract's error."""
+def handle_errors(app: Flask, prefix: str, influx_paths: Set[str] = frozenset()) -> None:
+    """Turn every failure, foreseen or not, into the contract's error; at ``influx_paths`` it is InfluxDB's as well."""
 
     def respond(error: ServiceError) -> Response:
         body: Error = error.body(prefix, g.request_id)
         fmt: Format = g.format.value
-        return Response(encode_error(body, fmt), status=error.status, headers=error.headers, content_type=fmt.value)
+        content = encode_error(body, fmt, influx_code(error.status) if request.path in influx_paths else None)
+        return Response(content, status=error.status, headers=error.headers, content_type=fmt.value)
 
     @app.errorhandler(ServiceError)
     def foreseen(error: ServiceError) -> Response:

@@ -121,6 +121,13 @@ def encode(value: msgspec.Struct, fmt: Format) -> bytes:
     return _encoder.encode(value) if fmt is Format.JSON else xml.dumps(value)
 
 
-def encode_error(error: Error, fmt: Format) -> bytes:
-    """The body of a failure; in JSON it stands under the key ``error``."""
-    return _encoder.encode({"error": error}) if fmt is Format.JSON else xml.dumps(error)
+def encode_error(error: Error, fmt: Format, influx_code: str | None = None) -> bytes:
+    """The body of a failure; in JSON it stands under the key ``error``.
+
+    With ``influx_code``, that and the message stand before it, where InfluxDB's clients look for them. In XML the
+    message is at the top already.
+    """
+    if fmt is Format.XML:
+        return xml.dumps(error)
+    beside = {} if influx_code is None else {"code": influx_code, "message": error.message}
+    return _encoder.encode({**beside, "error": error})

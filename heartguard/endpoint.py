@@ -69,6 +69,7 @@ class Endpoint:
     also: Mapping[str, Reader]
     produces: str | None
     token_scheme: bool
+    influx_errors: bool
     statuses: Collection[int]
     errors: Mapping[int, str]
     accepts: Mapping[str, Any]

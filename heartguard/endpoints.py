@@ -27,6 +27,11 @@ class Endpoints:
     def __iter__(self) -> Iterator[Endpoint]:
         return iter(self._stated)
 
+    @property
+    def influx_paths(self) -> frozenset[str]:
+        """Where failures are told as InfluxDB tells them, too: these paths have no parameters."""
+        return frozenset(endpoint.path for endpoint in self._stated if endpoint.influx_errors)
+
     def get(self, path: str, *, audience: Audience, **options: Any) -> Callable[[View], View]:
         return self._state("GET", path, audience, **options)
 
@@ -52,6 +57,7 @@ class Endpoints:
         also: Mapping[str, Reader] | None = None,
         produces: str | None = None,
         token_scheme: bool = False,
+        influx_errors: bool = False,
         statuses: Collection[int] = (),
         errors: Mapping[int, str] | None = None,
         upload: type[Request] | None = None,
@@ -66,8 +72,9 @@ class Endpoints:
         ``etag`` is for a single resource: its answer carries an ETag, and ``If-None-Match`` can make it a 304. A
         ``PUT`` of one has to take an :class:`IfMatch`.
         ``produces`` is the one media type of a ready Flask response (``*/*`` where each has its own); with
-        ``token_scheme``, ``Authorization`` may also say ``Token``. ``statuses`` are those, beside ``status``,
-        that the answer can come with; ``errors`` says of failures of the endpoint's own when they happen.
+        ``token_scheme``, ``Authorization`` may also say ``Token``; with ``influx_errors``, failures have InfluxDB's
+        ``code`` and ``message`` too. ``statuses`` are those, beside ``status``, that the answer can come with;
+        ``errors`` says of failures of the endpoint's own when they happen.
         """
 
         def decorate(view: View) -> View:
@@ -91,6 +98,7 @@ class Endpoints:
                     also=also or {},
                     produces=produces,
                     token_scheme=token_scheme,
+                    influx_errors=influx_errors,
                     statuses=statuses,
                     errors=errors or {},
                     accepts=accepts or {},

@@ -25,6 +25,26 @@ MESSAGES: Mapping[int, str] = {
     504: "The service behind the gateway did not answer in time",
 }
 
+_INFLUX_CODES: Mapping[int, str] = {
+    400: "invalid",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not found",
+    405: "method not allowed",
+    413: "request too large",
+    422: "unprocessable entity",
+    429: "too many requests",
+    500: "internal error",
+    502: "unavailable",
+    503: "unavailable",
+    504: "unavailable",
+}
+
+
+def influx_code(status: int) -> str:
+    """What InfluxDB 2 calls an error of that status; those that it does not have go by the nearest that it has."""
+    return _INFLUX_CODES.get(status, "invalid" if status < 500 else "internal error")
+
 
 class ServiceError(Exception):
     """A failure that the client shall hear of.

@@ -130,6 +130,7 @@ def _route(endpoint: Endpoint) -> dict[str, Any]:
         "audience": endpoint.audience.value,
         "optional_caller": endpoint.optional_caller,
         "token_scheme": endpoint.token_scheme,
+        "influx_errors": endpoint.influx_errors,
         "max_body": endpoint.max_body if endpoint.body else 0,
         "upload": endpoint.upload,
         "audit": endpoint.audit,

@@ -33,8 +33,13 @@ _WITHOUT_CONTENT = frozenset({204, 304})
 
 def error_responses() -> dict[str, Any]:
     """The components that operations refer to."""
-    described = {f"Error{status}": _error(status, MESSAGES.get(status) or _WORDS[status]) for status in GENERAL}
-    return {**described, "Error": _error(None, "Any other failure")}
+    described: dict[str, Any] = {}
+    for kind in ("Error", "InfluxError"):
+        described |= {
+            f"{kind}{status}": _error(status, MESSAGES.get(status) or _WORDS[status], kind) for status in GENERAL
+        }
+        described[kind] = _error(None, "Any other failure", kind)
+    return described
 
 
 def responses(endpoint: Endpoint, examples: Examples) -> dict[str, Any]:
@@ -42,16 +47,17 @@ def responses(endpoint: Endpoint, examples: Examples) -> dict[str, Any]:
     found = {status: _success(endpoint, status, examples) for status in (endpoint.status, *endpoint.statuses)}
     if endpoint.etag and endpoint.method == "GET":
         found[304] = {"description": "Nothing has changed since"}
+    kind = "InfluxError" if endpoint.influx_errors else "Error"
     for status in _failures(endpoint):
         if status in found:
             found[status] = _either(found[status])
         elif status in endpoint.errors:
-            found[status] = _error(status, endpoint.errors[status])
+            found[status] = _error(status, endpoint.errors[status], kind)
         else:
-            found[status] = {"$ref": f"#/components/responses/Error{status}"}
+            found[status] = {"$ref": f"#/components/responses/{kind}{status}"}
     return {
         **{str(status): found[status] for status in sorted(found)},
-        "default": {"$ref": "#/components/responses/Error"},
+        "default": {"$ref": f"#/components/responses/{kind}"},
     }
 
 
@@ -110,20 +116,21 @@ def _next_page(endpoint: Endpoint) -> dict[str, str]:
 def _either(response: dict[str, Any]) -> dict[str, Any]:
     """The answer, or else an error of the same status."""
     content = {
-        fmt.value: {**stated, "schema": {"anyOf": [stated["schema"], _schema(fmt)]}}
+        fmt.value: {**stated, "schema": {"anyOf": [stated["schema"], _schema(fmt, "Error")]}}
         for fmt, stated in ((fmt, response["content"][fmt.value]) for fmt in Format)
     }
     return {**response, "content": content}
 
 
-def _error(status: int | None, description: str) -> dict[str, Any]:
-    content = {fmt.value: {"schema": _schema(fmt)} for fmt in Format}
+def _error(status: int | None, description: str, kind: str) -> dict[str, Any]:
+    """``kind`` is ``Error``, or ``InfluxError`` where InfluxDB's clients write."""
+    content = {fmt.value: {"schema": _schema(fmt, kind)} for fmt in Format}
     headers = _headers(_HEADERS.get(status or 0, {}))
     return {"description": description, **({"headers": headers} if headers else {}), "content": content}
 
 
-def _schema(fmt: Format) -> dict[str, str]:
-    return {"$ref": PLACE + "ErrorResponse"} if fmt is Format.JSON else reference(Error)
+def _schema(fmt: Format, kind: str) -> dict[str, str]:
+    return {"$ref": f"{PLACE}{kind}Response"} if fmt is Format.JSON else reference(Error)
 
 
 def _headers(described: dict[str, str]) -> dict[str, Any]:

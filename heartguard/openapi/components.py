@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..models.common import Error
-from ..schema import Schema, definitions, error_response
+from ..schema import Schema, definitions, error_responses
 from ..schema.shapes import singular
 
 PLACE = "#/components/schemas/"
@@ -16,7 +16,7 @@ def components(types: Sequence[type]) -> dict[str, Schema]:
     for name, schema in schemas.items():
         schema["xml"] = {"name": name}
         _map_to_xml(schema["properties"])
-    schemas["ErrorResponse"] = error_response()
+    schemas |= error_responses()
     return {name: relocated(schemas[name]) for name in sorted(schemas)}
 
 

@@ -20,7 +20,7 @@ Root elements are named for the type, a list `points` is `<points><point>…</po
 for each key; a key that is no XML name is written `<entry key="…">`.
 
 **Errors** have one shape, whatever the status and the service; `request_id` finds them in the logs. It is the
-`X-Request-ID` that was sent, or a new one.
+`X-Request-ID` that was sent, or a new one. Where InfluxDB's clients write, their `code` and `message` stand before it.
 
 **Limits.** `RateLimit` and `RateLimit-Policy` in the answers tell what is left, and when there is more.
 

@@ -1,7 +1,7 @@
 """The published schemas, and what is wrong with a value by them."""
 
-from .json_schema import Schema, definitions, document, domains, error_response
+from .json_schema import Schema, definitions, document, domains, error_responses
 from .violations import violations
 from .xsd import xsd
 
-__all__ = ["Schema", "definitions", "document", "domains", "error_response", "violations", "xsd"]
+__all__ = ["Schema", "definitions", "document", "domains", "error_responses", "violations", "xsd"]

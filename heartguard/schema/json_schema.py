@@ -38,7 +38,7 @@ def document(domain: str) -> Schema:
     """The published schema of a domain: all of its types, and what they refer to."""
     defs = definitions(types_of(domain))
     if "Error" in defs:
-        defs["ErrorResponse"] = error_response()
+        defs |= error_responses()
     return {"$schema": DIALECT, "$id": f"urn:heartguard:schema:{domain}", "$defs": dict(sorted(defs.items()))}
 
 
@@ -97,13 +97,29 @@ def _finish(schema: Any) -> None:
         _finish(value)
 
 
-def error_response() -> Schema:
-    """The schema of a failure's JSON body."""
+def error_responses() -> dict[str, Schema]:
+    """The schemas of a failure's JSON body, by name: everywhere, and where InfluxDB's clients write."""
+    ours = {"error": {"$ref": "#/$defs/Error"}}
+    influx = {
+        "code": {"type": "string", "description": "What InfluxDB calls an error of this status"},
+        "message": {"type": "string", "description": "The same as `error` has"},
+    }
+    in_xml = "In XML its content, Error, is the root itself."
+    said = {
+        "ErrorResponse": ("The JSON body of every failure.", ours),
+        "InfluxErrorResponse": (
+            "The JSON body of every failure where InfluxDB's clients write: their `code` and `message` before ours.",
+            {**influx, **ours},
+        ),
+    }
     return {
-        "title": "ErrorResponse",
-        "description": "The JSON body of every failure. In XML its content, Error, is the root itself.",
-        "type": "object",
-        "properties": {"error": {"$ref": "#/$defs/Error"}},
-        "required": ["error"],
-        "additionalProperties": False,
+        name: {
+            "title": name,
+            "description": f"{description} {in_xml}",
+            "type": "object",
+            "properties": properties,
+            "required": list(properties),
+            "additionalProperties": False,
+        }
+        for name, (description, properties) in said.items()
     }

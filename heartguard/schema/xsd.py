@@ -12,7 +12,7 @@ from lxml import etree
 from lxml.builder import ElementMaker
 from lxml.etree import _Element as Element
 
-from .json_schema import Schema, document, types_of
+from .json_schema import Schema, document, error_responses, types_of
 from .messages import ANY_TEXT
 from .numbers import GRAMMAR, WHOLE
 from .shapes import singular
@@ -32,7 +32,7 @@ _FACETS = {
 
 def xsd(domain: str) -> bytes:
     """The XML Schema of a domain, with a global element for each of its own types."""
-    types = {name: schema for name, schema in document(domain)["$defs"].items() if name != "ErrorResponse"}
+    types = {name: schema for name, schema in document(domain)["$defs"].items() if name not in error_responses()}
     roots = sorted(type_.__name__ for type_ in types_of(domain))
     tree = XS.schema(
         *(XS.element(name=name, type=name) for name in roots),

@@ -13,7 +13,7 @@ import pytest
 from lxml import etree
 
 from heartguard import codec
-from heartguard.errors import MESSAGES, Invalid, ServiceError
+from heartguard.errors import MESSAGES, Invalid, ServiceError, influx_code
 from heartguard.models import auth_token, media_item, timeseries
 from heartguard.models.common import Detail
 from heartguard.negotiation import Format
@@ -79,6 +79,7 @@ def test_routes_say_what_the_gateway_must_know() -> None:
         "audience": "P",
         "optional_caller": False,
         "token_scheme": False,
+        "influx_errors": False,
         "max_body": login["max_body"],
         "upload": False,
         "audit": login["audit"],
@@ -165,6 +166,10 @@ def test_errors_have_the_published_shape_in_both_formats(error: ServiceError) ->
     body = error.body("TS", "0f7c")
     as_json = json.loads(codec.encode_error(body, JSON))
     json_judge("common", "ErrorResponse").validate(as_json)
+    as_influx_has_it = json.loads(codec.encode_error(body, JSON, influx_code(error.status)))
+    json_judge("common", "InfluxErrorResponse").validate(as_influx_has_it)
+    assert as_influx_has_it == {"code": influx_code(error.status), "message": body.message, **as_json}
+    assert codec.encode_error(body, XML, influx_code(error.status)) == codec.encode_error(body, XML)
     root = etree.fromstring(codec.encode_error(body, XML))
     xsd_judge("common").assertValid(root)
     assert root.tag == "Error"

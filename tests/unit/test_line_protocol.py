@@ -12,7 +12,7 @@ from heartguard.models.base import UNSET
 from heartguard.models.common import Detail
 from heartguard.models.timeseries import MAX_FIELDS, MAX_TAGS
 from heartguard.parameters import read_query
-from services.influx.src.line_protocol import Entry, LineQuery, head, parse, read_lines
+from services.influx.src.line_protocol import Entry, LineQuery, head, parse, parse_some, read_lines
 
 
 def points(text: str, precision: int = 1) -> list[Entry]:
@@ -118,7 +118,15 @@ def test_an_open_string_spoils_only_its_own_line() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["m" + ",t=v" * 50_000, "m f=" + '"' + "\\" * 100_001, "m " + "f=1," * 50_000, "\\" * 200_000]
+    "text",
+    [
+        "m" + ",t=v" * 50_000,
+        "m f=" + '"' + "\\" * 100_001,
+        "m " + "f=1," * 50_000,
+        "\\" * 200_000,
+        "m f=" + "1" * 1_000_000 + "x",
+        "m f=1." + "1" * 1_000_000 + "e",
+    ],
 )
 def test_long_bad_lines_take_no_longer_than_good_ones(text: str) -> None:
     assert list(problems(text)) == ["/lines/1"]
@@ -207,3 +215,36 @@ def test_a_line_has_as_many_tags_and_fields_as_a_point_can_have() -> None:
     assert len(points(f"m{tags} {fields}")) == 1
     assert list(problems(f"m{tags},more=v f=1")) == ["/lines/1"]
     assert list(problems(f"m {fields},more=1")) == ["/lines/1"]
+
+
+ODD = [
+    "m f=1", "m f=1 5", 'm f="a\nb" 5', "bad", "", "  ", "#x", "\t#x", " m f=t\r", "m f=1,", "m f=x", 'm f="',
+    "m f=1 x", "m,t=1,t=2 f=1", "m\\", "m\\ f=1", "m f=1i,g=2u", "m f=.5e3 -7", '"', "m f=\\", "m\tf=1", "\r",
+]  # fmt: skip
+odd_lines = st.lists(
+    st.one_of(st.sampled_from(ODD), st.text(st.sampled_from('mf=1i, "\\#\tt.e-5\r'), max_size=12)), max_size=12
+)
+
+
+@given(odd_lines, st.integers(0, 4))
+def test_lines_that_are_only_counted_are_those_that_would_be_described(lines: list[str], described: int) -> None:
+    text = "\n".join(lines)
+    everything = list(parse(text, 1))
+    some = list(parse_some(text, 1, described))
+    points = [entry for entry in everything if isinstance(entry, tuple)]
+    bad = [entry for entry in everything if isinstance(entry, Detail)]
+    assert [entry for entry in some if isinstance(entry, tuple)] == points
+    assert [entry for entry in some if isinstance(entry, Detail)] == bad[:described]
+    assert sum(entry for entry in some if isinstance(entry, int)) == len(bad[described:])
+
+
+BAD_RUNS = ["x\n", " x y\n", "m f=x\n", "m f=1,g\n", "m f=1 x\n#\n\n", 'm f="\\"\n', f"m f={'1' * 99}x\n"]
+
+
+@pytest.mark.parametrize("line", BAD_RUNS)
+def test_runs_of_bad_lines_are_one_count(line: str) -> None:
+    text = "m f=1\n" + line * 200_000 + "m f=2\n" + line * 100_000
+    found = list(parse_some(text, 1, 10))
+    assert found[-2:] == [found[-2], 100_000]
+    assert [entry for entry in found if isinstance(entry, int)] == [200_000 - 10, 100_000]
+    assert len(found) == 10 + 2 + 2

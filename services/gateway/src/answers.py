@@ -1,5 +1,6 @@
 """Answers of services: short ones, long ones, and what they look like when they fail."""
 
+import re
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -49,6 +50,10 @@ class _JsonError(msgspec.Struct):
 
 _JSON_FAILURES: list[msgspec.json.Decoder[Any]] = [msgspec.json.Decoder(_JsonError), msgspec.json.Decoder(Ready)]
 _XML_FAILURES = (b"<Error>", b"<Ready>")
+_BEGINS_AS_FAILURE = re.compile(
+    rb'\{(?:"code":"[a-z ]+","message":"[^"\\]*+(?:\\.[^"\\]*+)*","error":\{|"error":\{)"code":"'
+)
+"""A long one, which may have InfluxDB's code and message before ours."""
 
 
 def is_failure_of_ours(answer: Answer) -> bool:
@@ -62,7 +67,7 @@ def is_failure_of_ours(answer: Answer) -> bool:
     if media_type != "application/json":
         return False
     if answer.stored is not None:
-        return answer.body.startswith(b'{"error":{"code":"')
+        return _BEGINS_AS_FAILURE.match(answer.body) is not None
     return any(_reads(decoder, answer.body) for decoder in _JSON_FAILURES)
 
 

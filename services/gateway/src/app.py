@@ -68,11 +68,13 @@ def create_app(settings: Settings | None = None) -> Flask:
     doorman = Doorman(guard, bridge, settings.metrics_allow)
     resources = [readiness, doorman, Pages(settings.openapi_file)]
     app = create_service_app(endpoints, settings, tokens, resources=resources, checks=readiness.checks(), trail=trail)
+    routes = Routes.load(settings.routes_file, settings.max_upload_body)
     app.extensions[FRONT] = Front(
         OwnPages(app.wsgi_app, settings.threads),
         own_paths=frozenset(endpoint.path for endpoint in endpoints),
+        influx_paths=routes.influx_paths,
         proxy=Proxy(
-            routes=Routes.load(settings.routes_file, settings.max_upload_body),
+            routes=routes,
             addresses=addresses,
             guard=guard,
             upstreams=upstreams,

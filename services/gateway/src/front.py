@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Sequence, Set
 
 from heartguard.codec import encode_error
-from heartguard.errors import ServiceError, Unavailable
+from heartguard.errors import ServiceError, Unavailable, influx_code
 from heartguard.logs import log
 from heartguard.services import SERVICES
 
@@ -47,6 +47,7 @@ class Front:
         pages: OwnPages,
         *,
         own_paths: Set[str],
+        influx_paths: Set[str],
         proxy: Proxy,
         addresses: Addresses,
         cors: Cors,
@@ -57,6 +58,7 @@ class Front:
     ) -> None:
         self._pages = pages
         self._own_paths = own_paths
+        self._influx_paths = influx_paths
         self._proxy = proxy
         self._addresses = addresses
         self._cors = cors
@@ -151,7 +153,8 @@ class Front:
         if error.status >= 500:
             log.warning("refused", status=error.status, request_id=visit.request_id, error=repr(error.__cause__))
         fmt = visit.format
-        body = encode_error(error.body(PREFIX, visit.request_id), fmt)
+        influx = influx_code(error.status) if visit.path in self._influx_paths else None
+        body = encode_error(error.body(PREFIX, visit.request_id), fmt, influx)
         headers = [
             ("content-type", fmt.value),
             ("cache-control", "no-store"),

@@ -39,6 +39,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     upload: bool = False
     optional_caller: bool = False
     token_scheme: bool = False
+    influx_errors: bool = False
     audit: str | None = None
 
     @property
@@ -105,6 +106,10 @@ class Routes:
         templates = [Template(path, methods) for path, methods in paths.items()]
         self._fixed = {template.path: template for template in templates if "{" not in template.path}
         self._open = [template for template in templates if "{" in template.path]
+        self.influx_paths = frozenset(
+            route.path for methods in paths.values() for route in methods.values() if route.influx_errors
+        )
+        """Where failures are told as InfluxDB tells them, too; these paths have no parameters."""
         self._matcher = re.compile("|".join(f"({template.pattern})" for template in self._open) or r"(?!)")
 
     @classmethod

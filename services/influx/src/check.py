@@ -31,7 +31,7 @@ class Check:
 
     def __init__(self, root: str, rules: Rules) -> None:
         self.root = root
-        self._rules = rules
+        self.rules = rules
         self._shapes: dict[object, _Shape] = {}
         self._foreign: list[Detail] = []
         self._found: list[Detail] = []
@@ -45,8 +45,8 @@ class Check:
         tags: Mapping[str, str],
         fields: Mapping[str, FieldValue | int],
         time: int | None,
-    ) -> None:
-        """Look at one point."""
+    ) -> bool:
+        """Look at one point; whether it is good."""
         key = (measurement, tuple(tags.items()), tuple(fields))
         shape = self._shapes.get(key)
         if shape is None:
@@ -55,10 +55,12 @@ class Check:
         for field, value in fields.items():
             if (type(value) is not float or not isfinite(value)) and (problem := value_problem(value)):
                 problems = [*problems, (("fields", field), f"the field {shown(field)} {problem}")]
-        if time is not None and not self._rules.oldest <= time <= self._rules.newest:
+        if time is not None and not self.rules.oldest <= time <= self.rules.newest:
             problems = [*problems, (("timestamp",), self._time_problem(time))]
         if problems or shape.foreign:
             self._keep(index, problems, shape.foreign)
+            return False
+        return True
 
     def found(self, detail: Detail, *, first: bool = True) -> None:
         """Keep a violation; ``first`` says that it is the first of its point."""
@@ -100,11 +102,11 @@ class Check:
     def _shape(self, measurement: str, tags: Mapping[str, str], fields: Mapping[str, FieldValue | int]) -> _Shape:
         if len(self._shapes) >= MAX_SERIES:
             raise Invalid([Detail(path=self.root, message=f"a batch may hold {MAX_SERIES} different series")])
-        problems = list(series_problems(self._rules.series(measurement, tags), fields))
-        return _Shape(problems, self._rules.is_foreign(tags))
+        problems = list(series_problems(self.rules.series(measurement, tags), fields))
+        return _Shape(problems, self.rules.is_foreign(tags))
 
     def _time_problem(self, time: int) -> str:
-        rules = self._rules
+        rules = self.rules
         if time < rules.earliest:
             return f"is before {format_time(rules.earliest)}, the earliest time that is stored here"
         if time > rules.newest:

@@ -22,7 +22,7 @@ from heartguard.models.timeseries import FieldValue
 
 from .copying import Strand, portions, rows
 from .slots import Key, Known, KnownSeries, Slot
-from .store import TYPES, BucketGone, Series, StoredBucket, TypeConflict
+from .store import TYPES, BucketGone, Series, StoredBucket, TypeConflict, told
 
 INCOMING = """
 CREATE TEMPORARY TABLE incoming (
@@ -94,6 +94,7 @@ class PostgresBatch:
         self._forget = forget
         self._slots: dict[tuple[bytes, str], Slot] = {}
         self._mixed = False
+        self._left_out = 0
 
     def add(self, series: Series, field: str, times: Sequence[int], values: Sequence[FieldValue | int]) -> None:
         kinds = set(map(type, values))
@@ -104,12 +105,13 @@ class PostgresBatch:
         slot.times += times
         slot.values += values
 
-    def write(self) -> None:
+    def write(self, left_out: int = 0) -> None:
         """Most batches only add points: those are copied straight into their partition, at a third of the cost.
 
         Which batches these are need not be known for sure: the primary key refuses whatever is there already.
         """
         slots = list(self._slots.values())
+        self._left_out = left_out
         self._recall(slots)
         for slot in slots:
             slot.settle()
@@ -153,7 +155,8 @@ class PostgresBatch:
                 if fresh:
                     register(connection, bucket, epoch, fresh)
                 store(connection, bucket, [slot.strand() for slot in slots])
-                audit.record(connection, bucket=self._bucket.name, values=sum(len(slot.times) for slot in slots))
+                values = sum(len(slot.times) for slot in slots)
+                audit.record(connection, bucket=self._bucket.name, values=values, **told(self._left_out))
         except BaseException:
             for slot in fresh:
                 slot.known = None  # its id was rolled back

@@ -52,7 +52,8 @@ class PartlyWritten(ServiceError):
     """The store took only a part of a batch, although it was looked through before: somebody else was quicker.
 
     ``said`` is the store's message, ``dropped`` how many points it says it left out, 0 where it does not. These are
-    only those of one of its shards, and for one reason: there may be more. To send the batch again is safe.
+    only those of one of its shards, and for one reason: there may be more. To send the batch again is safe. ``why`` is
+    the reason, of one point.
     """
 
     def __init__(self, said: str) -> None:
@@ -62,14 +63,21 @@ class PartlyWritten(ServiceError):
         reason = said.partition("partial write: ")[2]
         is_conflict = reason.startswith("field type conflict")
         if is_conflict:
-            why = "their field is stored with another type"
+            why, self.why = "their field is stored with another type", "a field is stored with another type"
         elif _EXPIRED.search(reason):
-            why = "they are older than the bucket's retention"
+            why, self.why = "they are older than the bucket's retention", "it is older than the bucket's retention"
         else:
             log.error("a store that leaves out points for a reason unknown", error=said[:500])
-            why = "the store refuses them"
+            why, self.why = "the store refuses them", "the store refuses it"
         message = f"{count} were not stored, because {why}; others may have been"
         super().__init__(422, message, code=FIELD_TYPE if is_conflict else None)
+
+
+class LeftOut(Invalid):
+    """Points that are not stored, whereas the others of their batch are; ``are_conflicts`` where that is all."""
+
+    def __init__(self, message: str, details: Sequence[Detail], *, are_conflicts: bool) -> None:
+        super().__init__(details, message, code=FIELD_TYPE if are_conflicts else None)
 
 
 class Unreadable(Invalid):

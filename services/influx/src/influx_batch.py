@@ -16,7 +16,7 @@ from .influx_http import InfluxError, border
 from .influx_refusals import refusal
 from .influx_types import KnownTypes, types_of
 from .line_protocol import PRECISIONS, field_head, head
-from .store import BucketGone, Series, StoredBucket, Types
+from .store import BucketGone, Series, StoredBucket, Types, told
 
 Value = FieldValue | int
 Columns = list[tuple[str, Sequence[Value]]]
@@ -57,13 +57,13 @@ class InfluxBatch:
         self._blocks.append((series, times, [(field, values)]))
 
     @border()
-    def write(self) -> None:
+    def write(self, left_out: int = 0) -> None:
         given = types_of(
             (series.measurement, field, values) for series, _, columns in self._blocks for field, values in columns
         )
         values = sum(len(times) * len(columns) for _, times, columns in self._blocks)
         lines = Lines("".join(self._lines()).encode(), "ns", given, values)
-        send(self._client, self._bucket, self._types, lines, self._forget)
+        send(self._client, self._bucket, self._types, lines, self._forget, left_out)
 
     def _lines(self) -> Iterator[str]:
         heads: dict[int, str] = {}
@@ -103,9 +103,14 @@ def tell(action: str | None = None, **payload: object) -> None:
 
 
 def send(
-    client: InfluxClient, bucket: StoredBucket, known: KnownTypes, lines: Lines, forget: Callable[[], None]
+    client: InfluxClient,
+    bucket: StoredBucket,
+    known: KnownTypes,
+    lines: Lines,
+    forget: Callable[[], None],
+    left_out: int = 0,
 ) -> None:
-    """Write lines that were found to be good, and tell of it.
+    """Write lines that were found to be good, and tell of it and of those that were left out before.
 
     Raises as :meth:`.store.Batch.write` does, and :class:`PartlyWritten` and :class:`Unreadable`.
     """
@@ -118,10 +123,11 @@ def send(
         _write(client, bucket, lines, forget)
     except PartlyWritten as partly:
         known.forget(bucket, lines.types)
-        tell(outcome="failure", bucket=bucket.name, values=lines.values, dropped_points=partly.dropped)
+        lost = {**told(left_out), "outcome": "failure", "dropped_points": partly.dropped}
+        tell(bucket=bucket.name, values=lines.values, **lost)
         raise
     known.learn(bucket, lines.types)
-    tell(bucket=bucket.name, values=lines.values)
+    tell(bucket=bucket.name, values=lines.values, **told(left_out))
 
 
 def _write(client: InfluxClient, bucket: StoredBucket, lines: Lines, forget: Callable[[], None]) -> None:

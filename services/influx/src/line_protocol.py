@@ -8,7 +8,7 @@ hold line breaks. Lines that are empty or begin with ``#`` are passed over.
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Literal
+from typing import Literal, cast
 
 from heartguard.errors import Malformed
 from heartguard.models.base import UNSET, Query, UnsetType
@@ -45,6 +45,10 @@ class LineBatch(WriteRequest, kw_only=True):
     def entries(self) -> Iterator[Entry | Detail]:
         """The points one by one; a line that is none gives what is wrong with it."""
         return parse(self.lines.decode(), self.precision)
+
+    def some_entries(self, described: int) -> Iterator[Entry | Detail | int]:
+        """The same; of bad lines, beyond so many that are ``described``, only how many follow one another."""
+        return parse_some(self.lines.decode(), self.precision, described)
 
 
 def read_lines(body: bytes, query: LineQuery) -> LineBatch:
@@ -90,12 +94,26 @@ _END = re.compile(r"(?: ++(-?[0-9]++))?[ \r]*+(?=\n|\Z)")
 _each_tag = re.compile(_TAG).findall
 _each_field = re.compile(_FIELD, re.DOTALL).findall
 
-_FLOAT = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
-_INTEGER = re.compile(r"[+-]?[0-9]{1,30}i|[0-9]{1,30}u")
+_A_FLOAT = r"[+-]?(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][+-]?[0-9]++)?"
+_AN_INTEGER = r"[+-]?[0-9]{1,30}i|[0-9]{1,30}u"
+_FLOAT = re.compile(_A_FLOAT)
+_INTEGER = re.compile(_AN_INTEGER)
 _BOOLEANS = {
     **dict.fromkeys(("t", "T", "true", "True", "TRUE"), True),
     **dict.fromkeys(("f", "F", "false", "False", "FALSE"), False),
 }
+_GOOD_VALUE = rf"(?:{_STRING}|{_A_FLOAT}|{_AN_INTEGER}|{'|'.join(_BOOLEANS)})"
+_POINT = re.compile(
+    rf"^[ \t\r]*+(?!#){_MEASUREMENT}(?:,{_KEY}={_KEY}){{0,{MAX_TAGS}}} ++"
+    rf"(?:{_KEY}={_GOOD_VALUE}{_NEXT}){{1,{MAX_FIELDS}}}(?: ++-?[0-9]{{1,20}})?[ \r]*+(?=\n|\Z)",
+    re.DOTALL | re.MULTILINE,
+)
+"""A line that is a point, save perhaps for a tag that stands twice; to find the next one among any number of others."""
+_LINE = re.compile(r"^[ \t\r]*+[^ \t\r\n#]", re.MULTILINE)
+"""The beginning of a line that is neither empty nor a comment."""
+_PIECE = 64 * 1024
+"""Characters whose lines are counted at once."""
+
 _ESCAPED_NAME = re.compile(r"\\([,= ])")
 _ESCAPED_MEASUREMENT = re.compile(r"\\([, ])")
 _ESCAPED_STRING = re.compile(r'\\(["\\])')
@@ -124,6 +142,11 @@ def _escape(found: re.Match[str]) -> str:
 
 def parse(text: str, precision: int) -> Iterator[Entry | Detail]:
     """The points of ``text``; a bad line gives a :class:`Detail` and the next line is tried. Lines count from 1."""
+    return cast(Iterator[Entry | Detail], parse_some(text, precision, len(text) + 1))
+
+
+def parse_some(text: str, precision: int, described: int) -> Iterator[Entry | Detail | int]:
+    """The same; of bad lines, beyond so many that are ``described``, only how many follow one another."""
     heads: dict[str, tuple[str, dict[str, str]]] = {}
     position, line, counted = 0, 1, 0
     while (begin := _skip(text, position)) < len(text):
@@ -134,10 +157,30 @@ def parse(text: str, precision: int) -> Iterator[Entry | Detail]:
             measurement, tags, fields, time = point
             yield line, measurement, tags, fields, None if time is None else time * precision
         except _Bad as problem:
-            yield Detail(path=f"/lines/{line}", message=str(problem))
-            position = text.find("\n", begin)
-            if position < 0:
-                return
+            end = text.find("\n", begin) + 1 or len(text)
+            if described > 0:
+                described -= 1
+                yield Detail(path=f"/lines/{line}", message=str(problem))
+                position = end
+            else:
+                position = _next_point(text, end)
+                yield 1 + _lines_between(text, end, position)
+
+
+def _next_point(text: str, position: int) -> int:
+    """Where the next line begins that is a point, from one that begins at ``position`` on; else the end."""
+    found = _POINT.search(text, position)
+    return found.start() if found else len(text)
+
+
+def _lines_between(text: str, begin: int, end: int) -> int:
+    """How many lines from one that begins there are neither empty nor a comment."""
+    count = 0
+    while begin < end:
+        stop = min(text.find("\n", begin + _PIECE) + 1 or end, end)
+        count += len(_LINE.findall(text, begin, stop))
+        begin = stop
+    return count
 
 
 def _skip(text: str, position: int) -> int:

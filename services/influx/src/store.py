@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
@@ -95,6 +95,11 @@ class TypeConflict(Exception):
     """A field has another type than the stored one, or two types in the same batch; nothing was written."""
 
 
+def told(left_out: int) -> dict[str, Any]:
+    """What the audit trail is told of a batch that was stored but for so many points: as far as those, it failed."""
+    return {"outcome": "failure", "left_out": left_out} if left_out else {}
+
+
 class Batch(Protocol):
     """Points on their way into a bucket."""
 
@@ -102,8 +107,11 @@ class Batch(Protocol):
         """Take values of a field in, with the time of each. The same time again, even in the same call, replaces."""
         ...
 
-    def write(self) -> None:
-        """Store all points, durably, or none. Raises :class:`TypeConflict` or :class:`BucketGone`."""
+    def write(self, left_out: int = 0) -> None:
+        """Store all points, durably, or none. Raises :class:`TypeConflict` or :class:`BucketGone`.
+
+        The audit trail is told of how many others the sender's batch had that were ``left_out``.
+        """
         ...
 
 

@@ -21,12 +21,13 @@ from heartguard.timestamps import SECOND
 from heartguard.tokens import Claims
 
 from . import tenancy
-from .check import Check
+from .check import MAX_DETAILS, Check
 from .culprits import unreadable
 from .errors import BucketExists, PartlyWritten, TooManyBuckets, Unreadable, WrongFieldType
 from .gathering import Points, gather
 from .heads import Heads
 from .line_protocol import Entry, LineBatch
+from .partial import PartialWrite
 from .points import Rules, shown
 from .query_places import QueryPlaces
 from .store import TYPES, BucketGone, LineStore, Selection, Store, StoredBucket, TypeConflict
@@ -97,13 +98,10 @@ class TimeSeries:
         return self._with_bucket(caller.org_id, name, lambda bucket: self._write(request, caller, bucket))
 
     def write_influx(self, request: WriteRequest, caller: Claims) -> None:
-        """The same with InfluxDB's statuses: what is wrong with lines is a 400, and a 422 a conflict of types."""
-        try:
-            self.write(request, caller)
-        except WrongFieldType:
-            raise
-        except Invalid as refusal:
-            raise ServiceError(400, refusal.message, details=refusal.details) from None
+        """Store the good points of a batch durably; :class:`.errors.LeftOut` names the others, once that is done."""
+        tenancy.check_organization(request.org, caller)
+        name = tenancy.writable(request.bucket, caller)
+        self._with_bucket(caller.org_id, name, lambda bucket: self._write_good(request, caller, bucket))
 
     def query(self, request: QueryRequest, caller: Claims) -> QueryResult:
         name = tenancy.readable(request.bucket, caller)
@@ -147,6 +145,24 @@ class TimeSeries:
         except PartlyWritten as partly:
             partly.details = self._left_out(request, caller, bucket.name)
             raise
+
+    def _write_good(self, request: WriteRequest, caller: Claims, bucket: StoredBucket) -> None:
+        rules = self._rules(caller, bucket)
+        conflict = False
+        try:
+            if self._pass(request, bucket, rules):
+                return
+        except TypeConflict:
+            conflict = True
+        except (PartlyWritten, Unreadable):  # looked into below, where the same is sent again
+            pass
+
+        def reopen() -> tuple[StoredBucket, Rules]:
+            found = self._open(caller.org_id, bucket.name)
+            return found, self._rules(caller, found)
+
+        partial = PartialWrite(self._store, bucket, self._heads, rules, _root(request), reopen)
+        partial.write(_some_entries(request), conflict=conflict)
 
     def _rules(self, caller: Claims, bucket: StoredBucket) -> Rules:
         now = self._clock()
@@ -250,8 +266,17 @@ def entries(request: WriteRequest) -> Iterable[Entry | Detail]:
     return request.entries() if isinstance(request, LineBatch) else _points(request)
 
 
+def _some_entries(request: WriteRequest) -> Iterable[Entry | Detail | int]:
+    """The same; of more bad lines than are named, only how many there are."""
+    return request.some_entries(MAX_DETAILS) if isinstance(request, LineBatch) else _points(request)
+
+
+def _root(request: WriteRequest) -> str:
+    return "/lines" if isinstance(request, LineBatch) else "/points"
+
+
 def _check(request: WriteRequest, rules: Rules) -> Check:
-    return Check("/lines" if isinstance(request, LineBatch) else "/points", rules)
+    return Check(_root(request), rules)
 
 
 def _points(request: WriteRequest) -> Iterator[Entry]:

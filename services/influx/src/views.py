@@ -47,18 +47,22 @@ def write(batch: WriteRequest, caller: Claims, timeseries: TimeSeries) -> WriteR
     max_body=MAX_BATCH,
     also={"text/plain": read_influx_lines},
     token_scheme=True,
+    influx_errors=True,
     errors={
-        400: "A line cannot be read, or breaks a rule; nothing was written",
-        403: "The bucket or organization is not the caller's, or a point is another user's",
+        400: "The body cannot be read, or none of its lines; nothing was stored",
+        403: "The bucket or organization is not the caller's, or a point is another user's; nothing was stored",
         404: "There is no such bucket",
-        422: "A field is stored with another type (`TS_002`); nothing was written, unless the message says of how many"
-        " points that they were not stored",
+        413: "The batch is too large, or holds too much that is wrong to be looked through at once; send it in parts",
+        422: "Some points were left out, and the others stored: the message says how many and why, `details` names all."
+        " `TS_002` where all that is wrong is that fields are stored with another type",
     },
 )
 def write_influx(batch: WriteRequest, caller: Claims, timeseries: TimeSeries) -> None:
     """Store a batch as InfluxDB's own clients send it: line protocol, with its parameters and its statuses.
 
-    `Authorization` may say `Token` in place of `Bearer`; the token is HeartGuard's.
+    Agents drop the whole batch that is answered with 400 or 422. So here, and only here, points that are wrong by
+    themselves are left out, and the others are stored. `Authorization` may say `Token` in place of `Bearer`; the token
+    is HeartGuard's.
     """
     timeseries.write_influx(batch, caller)
 

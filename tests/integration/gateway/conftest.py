@@ -45,6 +45,7 @@ ROUTES = [
     ("auth", "GET", "/auth/health", "P", {}),
     ("auth", "GET", "/auth/ready", "I", {}),
     ("timeseries", "POST", "/timeseries/write", "A", {"max_body": 16 * 1024 * 1024}),
+    ("timeseries", "POST", "/timeseries/api/v2/write", "A", {"max_body": 1024, "influx_errors": True}),
     ("timeseries", "GET", "/timeseries/buckets", "A", {}),
     ("timeseries", "POST", "/timeseries/buckets", "X", {}),
     ("timeseries", "DELETE", "/timeseries/buckets/{bucket}", "M", {}),

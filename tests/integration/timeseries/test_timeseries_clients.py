@@ -132,9 +132,12 @@ def test_a_user_s_points_are_his_own(front: Front) -> None:
     assert front.count(fields=["own"], tags={"user_id": "7"}) == 2
 
 
+INFLUX_CODES = {400: "invalid", 403: "forbidden", 404: "not found", 422: "unprocessable entity"}
 REFUSED = {
-    "a line that cannot be read": ("m f=1\nbad", "", 400),
-    "a reserved name": ("_m f=1", "", 400),
+    "no line that can be read": ("bad", "", 400),
+    "no points": ("#", "", 400),
+    "a line that cannot be read": ("m f=1\nbad", "", 422),
+    "a reserved name": ("_m f=1", "", 422),
     "another type": ("m f=1\nm f=2i", "", 422),
     "a bucket that is not": ("m f=1", "&bucket=org_{0}_none", 404),
     "another organization's": ("m f=1", "&bucket=org_1", 403),
@@ -148,7 +151,9 @@ def test_what_is_refused(front: Front, lines: str, query: str, status: int) -> N
     path = f"/timeseries/api/v2/write?{query.format(front.org_id)}"
     answer = front.post(path, lines.encode(), f"Token {front.token()}")
     assert answer.status == status, answer.data
-    assert answer.json()["error"]["message"]
+    said = answer.json()
+    assert list(said) == ["code", "message", "error"]
+    assert (said["code"], said["message"]) == (INFLUX_CODES[status], said["error"]["message"])
 
 
 @pytest.mark.parametrize("scheme", ["Token", "token", "Bearer"])

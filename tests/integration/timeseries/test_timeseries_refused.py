@@ -116,8 +116,11 @@ def test_lines_that_influxdb_cannot_read_are_named(admin: Caller) -> None:
         named = {f"/lines/{number}": UNREADABLE for number in range(2, 2 + text.count("bad"))}
         answer = admin.lines(text, query)
         assert (answer.status_code, code(answer), details(answer)) == (422, "TS_422", named)
+        assert admin.rows() == []
         answer = influx_lines(admin, text, query)
-        assert (answer.status_code, code(answer), details(answer)) == (400, "TS_400", named)
+        assert (answer.status_code, code(answer), details(answer)) == (422, "TS_422", named)
+        assert [value for _, _, value in admin.rows()] == [1.0], "there the others are stored"
+        assert admin.send("DELETE", "/timeseries/buckets/org_7").status_code == 204
 
 
 @pytest.mark.usefixtures("fussy")
@@ -311,8 +314,11 @@ def test_what_was_left_out_is_reported_though_it_cannot_be_named(admin: Caller, 
     influx.write(bucket(admin), f"m f=t {AT_TEN}", precision="s")
     remember(admin, influx, {"f": "float"})
     proxy.set("POST", "/query", refused(500, "internal error"))
-    answer = influx_lines(admin, f"m f=1 {AT_TEN}", "?precision=s")
+    answer = admin.lines(f"m f=1 {AT_TEN}", "?precision=s")
     assert (answer.status_code, code(answer), details(answer)) == (422, "TS_002", {})
+    remember(admin, influx, {"f": "float"})
+    answer = influx_lines(admin, f"m f=1 {AT_TEN}", "?precision=s")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1"), "an agent sends it again"
 
 
 def test_points_left_out_for_a_reason_unknown(
@@ -323,7 +329,7 @@ def test_points_left_out_for_a_reason_unknown(
     for answer in every_write(admin):
         assert (answer.status_code, code(answer)) == (422, "TS_422")
         assert answer.json is not None
-        assert "because the store refuses them" in answer.json["error"]["message"]
+        assert "the store refuses" in answer.json["error"]["message"]
         assert logged[-1]["error"] == said
 
 
