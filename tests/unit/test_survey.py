@@ -5,10 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heartguard.models.common import Detail
+from services.influx.src.line_kinds import Survey, survey_by_kind
 from services.influx.src.line_protocol import parse
 from services.influx.src.points import Rules
 from services.influx.src.store import TYPES
-from services.influx.src.survey import Survey, survey
+from services.influx.src.survey import survey, survey_by_part
 from services.influx.src.times import MIN_TIME
 
 ANYBODY = Rules(user_id=None, oldest=MIN_TIME, received=5)
@@ -43,18 +44,65 @@ def test_a_user_s_lines_have_to_be_his_own(text: str) -> None:
     assert survey(text.encode(), 1, SEVEN) is None
 
 
+OF_A_KIND = {
+    "of many series": "m,user_id=7 f=1.5 100\nm,user_id=12 f=20.25 101\n",
+    "of several measurements": "m f=1 10\nn g=2i,h=t 11\nm f=12 12",
+    "negative numbers": "m f=-1 10\nm f=2 11",
+    "in any order": "m f=1 130\nm f=1 110\nm f=1 120",
+    "beyond ASCII": "h\u00e9 f=1 10\nh\u00e9 f=2 11",
+}
+
+
+@pytest.mark.parametrize("text", OF_A_KIND.values(), ids=OF_A_KIND)
+def test_lines_that_differ_in_digits_are_judged_by_kind(text: str) -> None:
+    found = survey_by_kind(text.encode(), 1, ANYBODY)
+    assert found
+    assert found == survey_by_part(text.encode(), 1, ANYBODY)
+
+
+DIGITS_DECIDE = {
+    "a measurement": "m1 f=1 10", "a tag's key": "m,t1=a f=1 10", "a field's key": "m f1=1 10\nm f2=1i 11",
+    "a field that begins with the time": "m 100=1 100\nm 100=1 200", "a time's length": "m f=1 9\nm f=1 10",
+    "a time's beginning": "m f=1 100\nm f=1 900\nm f=1 101",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", DIGITS_DECIDE.values(), ids=DIGITS_DECIDE)
+def test_where_digits_decide_the_parts_are_looked_at(text: str) -> None:
+    assert survey_by_kind(text.encode(), 1, ANYBODY) is None
+    found = survey(text.encode(), 1, ANYBODY)
+    assert found
+    assert found == survey_by_part(text.encode(), 1, ANYBODY)
+
+
+def test_a_user_s_own_lines_are_judged_by_kind() -> None:
+    assert survey_by_kind(b"m,user_id=7 f=1 10\nm,t=a,user_id=7,x=b f=2 11", 1, SEVEN)
+    for foreign in (b"m,user_id=77 f=1 10", b"m f=1,user_id=7 10", b"m,user_id=8 f=1 10\nm,user_id=7 f=1,user_id=7 10"):
+        assert survey(foreign, 1, SEVEN) is None
+
+
+@pytest.mark.parametrize(("oldest", "newest"), [(1000, 1009), (1005, 1009), (1000, 1007)])
+def test_the_times_of_lines_of_a_kind_lie_within_bounds(oldest: int, newest: int) -> None:
+    rules = Rules(user_id=None, received=5, oldest=oldest, newest=newest)
+    for times in ([1000, 1009], [1005, 1006, 1007], [1000, 1004, 1003], [1009]):
+        found = survey("".join(f"m f=1 {time}\n" for time in times).encode(), 1, rules)
+        assert (found is not None) == all(oldest <= time <= newest for time in times)
+
+
 def test_times_count_in_their_unit() -> None:
     assert survey(b"m f=1 1717236000000000000", 1, ANYBODY)
     assert survey(b"m f=1 1717236000000000000", 10**9, ANYBODY) is None
 
 
 parts = st.sampled_from(
-    ["m", "n,t=v", "m,user_id=7", "f=1", "f=2i", "g=t", "f=1.5,g=f", ",", " ", "\n", "5", " 6", "#", "="]
+    ["m", "n,t=v", "m,user_id=7", "f=1", "f=2i", "g=t", "f=1.5,g=f", ",", " ", "\n", "5", " 6", "#", "=", "\t", "1=2"]
 )
 lines = st.tuples(
-    st.sampled_from(["m", "n,t=v", "m,user_id=7", "m,t=v,user_id=7", "_m"]),
-    st.sampled_from(["f=1", "f=-0.25", "g=2i", "f=3,g=4i", "b=t", "f=1e3"]),
-    st.sampled_from(["5", "-6", "1717236000000000000", ""]),
+    st.sampled_from(
+        ["m", "n,t=v", "m,user_id=7", "m,user_id=77", "m,t=v,user_id=7", "m,a1=b,a2=b", "m,a1=b,a1=c", "_m"]
+    ),
+    st.sampled_from(["f=1", "f=-0.25", "g=2i", "f=3,g=4i", "b=t", "f=1e3", "5=5", "f=1,user_id=7"]),
+    st.sampled_from(["5", "6", "52", "-6", "1717236000000000000", ""]),
 ).map(" ".join)
 
 
@@ -66,6 +114,7 @@ lines = st.tuples(
 def test_what_it_lets_through_means_the_same_line_by_line(texts: list[str], rules: Rules) -> None:
     text = "\n".join(texts)
     found = survey(text.encode(), 1, rules)
+    assert survey_by_part(text.encode(), 1, rules) == found
     if found is None:
         return
     points = list(parse(text, 1))

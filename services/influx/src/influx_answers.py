@@ -10,6 +10,7 @@ from heartguard.timestamps import parse_time
 from .errors import TooManySeries
 from .influx_http import InfluxError
 from .store import FieldType
+from .times import MAX_TIME, format_time
 
 LEADING = 3
 """Columns that come before a table's own: the annotation's, ``result`` and ``table``."""
@@ -18,12 +19,20 @@ MAX_SERIES = 50_000
 LOST = "\x0e"
 """Stands for a carriage return in stored strings, which InfluxDB's CSV would drop; no string can hold it itself."""
 
+LAST_STOP = MAX_TIME + 1
+_LAST_STOP = format_time(LAST_STOP)
+
 Value = FieldValue | int
 
 
 def _text(value: str) -> str:
     """A line break comes as CR LF."""
     return value.replace("\r\n", "\n").replace(LOST, "\r") if "\n" in value or LOST in value else value
+
+
+def _time(text: str) -> int:
+    """The stop of the last window lies a nanosecond after the last time that a point can have."""
+    return LAST_STOP if text == _LAST_STOP else parse_time(text)
 
 
 def stored_text(value: str) -> str:
@@ -113,7 +122,7 @@ def _read(lines: Iterable[str], *, patient: bool) -> Iterator[Found]:
                 if tables > MAX_SERIES and not patient:
                     raise TooManySeries(MAX_SERIES)
                 tags = {name: row[index] for name, index in columns.tags if row[index]}
-            time = 0 if columns.time is None else parse_time(row[columns.time])
+            time = 0 if columns.time is None else _time(row[columns.time])
             value = columns.read(row[columns.value])
             yield Found(row[1] or columns.default, time, row[columns.field], value, tags, columns.type)
     if row != []:

@@ -16,7 +16,7 @@ from .influx_http import InfluxError, border
 from .influx_refusals import refusal
 from .influx_types import KnownTypes, types_of
 from .line_protocol import PRECISIONS, field_head, head
-from .store import Series, StoredBucket, Types
+from .store import BucketGone, Series, StoredBucket, Types
 
 Value = FieldValue | int
 Columns = list[tuple[str, Sequence[Value]]]
@@ -109,7 +109,11 @@ def send(
 
     Raises as :meth:`.store.Batch.write` does, and :class:`PartlyWritten` and :class:`Unreadable`.
     """
-    known.check(bucket, lines.types)
+    try:
+        known.check(bucket, lines.types)
+    except BucketGone:
+        forget()
+        raise
     try:
         _write(client, bucket, lines, forget)
     except PartlyWritten as partly:

@@ -5,7 +5,7 @@ No client library: docs/development.md says which were tried, and what each cost
 
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 
 from urllib3.response import BaseHTTPResponse
@@ -20,7 +20,10 @@ from .influx_http import Connections, InfluxError, Json, deadline, pieces
 _DIALECT = {"annotations": ["datatype", "default"], "header": True, "delimiter": ","}
 _BUCKET = ("id", "orgID", "name", "createdAt", "updatedAt")
 _JSON = {"Content-Type": "application/json"}
-SEE_BUCKETS = "set INFLUX_ORG to an organization that there is, and INFLUX_TOKEN to one that may read all its buckets"
+_TO_SEE = (
+    "set INFLUX_ORG to an organization that there is, and INFLUX_TOKEN to one that may read and write all its buckets;"
+    " where that has no bucket at all, make one: its id can be known by that alone"
+)
 
 
 class InfluxClient:
@@ -98,14 +101,12 @@ class InfluxClient:
 
     def _buckets(self, asked: Mapping[str, str]) -> list[Json]:
         found = self._http.call("GET", "/api/v2/buckets", {"org": self._org, **asked})
-        try:
-            buckets = found["buckets"]
-            if all(isinstance(bucket[name], str) for bucket in buckets for name in _BUCKET):
-                return list(buckets)
-        except (LookupError, TypeError):
-            pass
-        log.error("influx", path="/api/v2/buckets", error="the answer is no list of buckets")
-        raise Unavailable
+        return _checked(lambda: found["buckets"])
+
+    def _created(self, new: Json) -> Json:
+        body = json.dumps(new).encode()
+        made = self._http.call("POST", "/api/v2/buckets", {}, body=body, headers=_JSON, twice=False)
+        return _checked(lambda: [made])[0]
 
     def create_bucket(
         self, name: str, retention_seconds: int, shard_seconds: int, description: str | None
@@ -119,9 +120,7 @@ class InfluxClient:
         if description is not None:
             new["description"] = description
         try:
-            return self._http.call(
-                "POST", "/api/v2/buckets", {}, body=json.dumps(new).encode(), headers=_JSON, twice=False
-            )
+            return self._created(new)
         except InfluxError as error:
             if error.code == "conflict":
                 return None
@@ -183,9 +182,7 @@ class InfluxClient:
             return False  # there is no bucket yet, so that it cannot be told
         new = {"orgID": org_id, "name": taken["name"], "retentionRules": []}
         try:
-            made = self._http.call(
-                "POST", "/api/v2/buckets", {}, body=json.dumps(new).encode(), headers=_JSON, twice=False
-            )
+            made = self._created(new)
         except InfluxError as error:
             return error.code == "conflict"
         self.drop_bucket(made["id"])  # it was dropped a moment before
@@ -194,16 +191,28 @@ class InfluxClient:
     def _organization_id(self, *, anew: bool = False) -> str:
         """It stands in every bucket, which a token that may not list organizations sees too."""
         if self._org_id is None or anew:
-            buckets = self._listed(0, 1)
+            buckets = self._listed(0, 10)  # the first ones, InfluxDB's own, not every token sees
             if buckets:
                 self._org_id = str(buckets[0]["orgID"])
             else:
                 found = self._http.call("GET", "/api/v2/orgs", {"org": self._org})["orgs"]
                 if not found:
-                    log.error("influx", error="the token sees no bucket, nor the organization", to_do=SEE_BUCKETS)
+                    log.error("influx", error="neither a bucket nor the organization can be seen", to_do=_TO_SEE)
                     raise Unavailable
                 self._org_id = str(found[0]["id"])
         return self._org_id
+
+
+def _checked(buckets: Callable[[], list[Json]]) -> list[Json]:
+    """Buckets that are ones. Raises :class:`Unavailable` where the answer was something else."""
+    try:
+        found = buckets()
+        if all(isinstance(bucket[name], str) for bucket in found for name in _BUCKET):
+            return found
+    except (LookupError, TypeError):
+        pass
+    log.error("influx", path="/api/v2/buckets", error="the answer holds no buckets")
+    raise Unavailable
 
 
 def _rule(retention_seconds: int, shard_seconds: int) -> Json:

@@ -38,7 +38,7 @@ REQUEST_SECONDS = 8.0
 """How long a request to this service waits for all that it asks of InfluxDB."""
 SILENCE_SECONDS = 1.0
 """After which a server that says nothing is asked whether it answers at all."""
-ALIVE_SECONDS = 1.5
+ALIVE_SECONDS = 3.0
 """How long it may take over that answer."""
 TRUSTED_FOR = 1.0
 """How long after an answer the server is taken for one that works."""

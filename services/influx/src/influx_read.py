@@ -29,7 +29,7 @@ SHRINKING = 8
 COSTLY: frozenset[Aggregate] = frozenset({"median", "stddev"})
 """What InfluxDB's storage engine does not compute by itself: each window then takes a kilobyte and more of memory."""
 COSTLY_WINDOWS = 4_000
-"""In a part."""
+"""In a part, more only where most are empty."""
 LONGEST_WINDOW = 90 * 86_400 * SECOND
 """InfluxDB counts with windows in 64 bits of nanoseconds, without a look at overflows, after which it never ends or
 leaves windows out. Years 1678 to 2261 leave room for windows of a hundred days at both ends."""
@@ -57,15 +57,20 @@ class _Reader:
         self._selection = selection
 
     def raw(self) -> list[Row]:
-        """Each series gives its first points, up to a share; what they give is whole up to where one has given all."""
+        """Each series gives its first points, up to a share; what they give is whole up to where one has given all.
+
+        A part is short at first, as for a point a second: InfluxDB goes through all of a range, whatever the limit.
+        """
         rows: list[Row] = []
         begin: int | None = self._selection.start
         share = self._selection.limit
+        span = MAX_INT if self._selection.patient else self._selection.limit * SECOND
         while begin is not None and len(rows) < self._selection.limit:
             missing = self._selection.limit - len(rows)
             share = min(share, missing)
             try:
-                found = self._read(flux.RAW, replace(self._selection, start=begin, limit=share))
+                end = min(begin + span, self._selection.stop)
+                found = self._read(flux.RAW, replace(self._selection, start=begin, stop=end, limit=share))
                 part = [Row(one.time, one.field, one.value, one.tags) for one in found]
             except _TooLarge:
                 share = self._smaller(share)
@@ -74,7 +79,11 @@ class _Reader:
             if horizon is not None:
                 part = [row for row in part if row.time <= horizon]
             rows += nsmallest(missing, part, key=place_of)
-            begin = None if horizon is None or horizon + 1 >= self._selection.stop else horizon + 1
+            if horizon is not None:
+                begin = horizon + 1 if horizon + 1 < self._selection.stop else None
+            elif len(part) < missing:
+                begin = self._next(end)
+                span *= GROWTH
             share *= GROWTH
         return rows
 
@@ -83,9 +92,8 @@ class _Reader:
         window, stop = self._selection.window, self._selection.stop
         begin: int | None = self._selection.start
         most = COSTLY_WINDOWS if aggregate in COSTLY else MAX_INT
-        if aggregate in COSTLY and window > LONGEST_WINDOW:
-            most = 1
-        span = min(self._selection.limit, most)
+        one_by_one = aggregate in COSTLY and window > LONGEST_WINDOW
+        span = 1 if one_by_one else min(self._selection.limit, most)
         while begin is not None and len(rows) < self._selection.limit:
             end = min((begin // window + span) * window, stop)
             part = replace(self._selection, start=begin, stop=end, limit=self._selection.limit - len(rows))
@@ -95,8 +103,9 @@ class _Reader:
                 span = self._smaller(span)
                 continue
             rows += nsmallest(part.limit, found.values(), key=place_of)
-            begin = self._next(end) if len(found) < part.limit and end < stop else None
-            span = min(span * GROWTH, most)
+            begin = self._next(end) if len(found) < part.limit else None
+            if len(found) * GROWTH < most and not one_by_one:
+                span *= GROWTH
         return rows
 
     def _smaller(self, size: int) -> int:
@@ -109,6 +118,8 @@ class _Reader:
 
     def _next(self, begin: int) -> int | None:
         """The time of the next point from there on."""
+        if begin >= self._selection.stop:
+            return None
         part = replace(self._selection, start=begin, limit=1)
         return min((found.time for found in self._read(flux.FIRST, part)), default=None)
 

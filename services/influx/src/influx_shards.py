@@ -1,7 +1,7 @@
 """How long the time is that each shard of a bucket is for.
 
-InfluxDB keeps about 17 files open for every shard that holds points, for as long as it runs, and past the limit of its
-open files it answers nobody. A bucket may therefore have about sixty, wherever within its bounds points lie.
+InfluxDB keeps files open for every shard that holds points, for as long as it runs, and past the limit of its open
+files it answers nobody. A bucket may therefore have about sixty, wherever within its bounds points lie.
 """
 
 from heartguard.timestamps import SECOND

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from heartguard.errors import Unavailable
 from heartguard.logs import log
@@ -85,9 +86,14 @@ class KnownTypes:
         return known
 
     def among(self, bucket: StoredBucket, selection: Selection) -> Mapping[str, FieldType]:
-        """The types of those fields that a selection means, at any time."""
+        """The types of those fields that a selection means, at any time.
+
+        Of a field with two types InfluxDB shows that of the earliest shard alone, and so nothing of series that have
+        the other one: then those within the selection's range are asked for.
+        """
         everything = _selection(selection.measurement, selection.fields, selection.tags)
-        return self._ask(bucket, everything)
+        within = replace(everything, start=selection.start, stop=selection.stop)
+        return self._ask(bucket, everything) or self._ask(bucket, within)
 
     def measurements(self, bucket: StoredBucket) -> list[str]:
         """The names of all that have points."""

@@ -78,7 +78,11 @@ class Indexes:
             ) as connection:
                 if connection.execute("SELECT pg_try_advisory_lock(%s)", (LOCK_KEY,)).fetchone() != (True,):
                     raise ReindexError("Indexes are being built anew already: wait until that has ended.")
-                yield cls(connection)
+                try:
+                    yield cls(connection)
+                finally:  # PostgreSQL would give it back only once it has noticed that the connection is closed
+                    if not connection.broken:
+                        connection.execute("SELECT pg_advisory_unlock(%s)", (LOCK_KEY,))
         except psycopg.errors.LockNotAvailable as error:
             raise ReindexError(
                 f"A transaction has held this up for {LOCK_TIMEOUT_MS // 1000} s: {error}. Call it again later."

@@ -46,7 +46,7 @@ class Settings(StoreSettings, ServiceSettings, AuditSettings):
     """What the service needs; ``max_buckets`` and ``max_queries`` (at once, in a worker) are per organization."""
 
     chosen_backend: str | None = variable("TIMESERIES_BACKEND", choice("postgres", "influx"), optional=True)
-    max_buckets: int = variable("TIMESERIES_MAX_BUCKETS", integer(1, 200), "20")
+    max_buckets: int = variable("TIMESERIES_MAX_BUCKETS", integer(1, 200), "10")
     max_queries: int = variable("TIMESERIES_MAX_QUERIES", integer(1, 64), "2")
     sweep_seconds: int = variable("TIMESERIES_SWEEP_SECONDS", integer(1, 86_400), "60")
 

@@ -4,17 +4,14 @@ It is for plain text: each line ends with a timestamp, nothing is quoted or esca
 finite, and lines have few forms. Of anything else there is no survey, and the lines are read one by one.
 """
 
-import re
 from collections.abc import Iterator, Set
-from functools import lru_cache
 from operator import itemgetter
-from typing import NamedTuple
+from re import Pattern
 
-from heartguard.models.common import Detail
-
-from .line_protocol import Entry, parse
-from .points import MAX_SERIES, Rules, field_problem, head_problems, is_short
-from .store import TYPES, FieldType, Series
+from .line_forms import DIGITS_ALIKE, Form, form_of, good_head, has_digit, pattern_of
+from .line_kinds import MAX_DIGITS, Survey, survey_by_kind
+from .points import MAX_SERIES, Rules
+from .store import FieldType
 from .tenancy import USER_TAG
 
 MAX_FORMS = 8
@@ -22,42 +19,21 @@ LONGEST_REMEMBERED = 512
 """Bytes of a beginning of a line that is remembered."""
 REMEMBERED = 32_768
 
-MAX_DIGITS = 19
-"""Of a time that is plain."""
 _NO_SEPARATORS = bytes({*range(256)} - set(b" \t\n\v\f\r"))
-_DIGITS_ALIKE = bytes.maketrans(b"123456789", b"000000000")
 
-_VALUES: dict[FieldType, bytes] = {
-    "float": rb"-?[0-9]{1,17}(?:\.[0-9]{1,17})?",
-    "integer": rb"-?[0-9]{1,18}i",
-    "boolean": rb"(?:true|false|[tTfF])",
-}
-
-Form = tuple[tuple[str, FieldType], ...]
-"""The fields of a line with their types, in its order."""
-
-
-class Survey(NamedTuple):
-    """What a text holds: how many points, how many values, and the types of fields by measurement."""
-
-    points: int
-    values: int
-    types: dict[str, dict[str, FieldType]]
-
-
-class Head(NamedTuple):
-    """What a good beginning of a line says: its measurement and, if there is one, its user."""
-
-    measurement: str
-    user_id: str | None
-
-
-_heads: dict[bytes, Head] = {}
-"""Those that were found to be good, whatever the fields: devices send the same again and again."""
+_heads: dict[bytes, tuple[str, str | None]] = {}
+"""The measurement and the user, if there is one, of beginnings that were found to be good."""
 
 
 def survey(lines: bytes, precision: int, rules: Rules) -> Survey | None:
     """None where the text is not plain, or not all is well: to read it line by line tells what it is."""
+    if b"\\" in lines or b'"' in lines:
+        return None
+    return survey_by_kind(lines, precision, rules) or survey_by_part(lines, precision, rules)
+
+
+def survey_by_part(lines: bytes, precision: int, rules: Rules) -> Survey | None:
+    """The same for all plain text: every beginning, all fields and every time are looked at."""
     tokens = _tokens(lines)
     heads, fields, times = tokens[::3], tokens[1::3], tokens[2::3]
     span = _span(times)
@@ -78,8 +54,6 @@ def survey(lines: bytes, precision: int, rules: Rules) -> Survey | None:
 
 def _tokens(lines: bytes) -> list[bytes]:
     """Beginning, fields and time of each line in turn; nothing where a line is not just that."""
-    if b"\\" in lines or b'"' in lines:
-        return []
     separators = lines.translate(None, _NO_SEPARATORS).removesuffix(b"\n")
     count = len(separators) // 3 + 1
     if separators != (b"  \n" * count)[:-1]:
@@ -103,8 +77,8 @@ def _forms(fields: set[bytes]) -> Iterator[tuple[Form, set[bytes] | None]]:
     """The forms that there are, each with the fields that have it, None where all do; at last () for what has none."""
     left = fields
     for _ in range(MAX_FORMS):
-        form = _form(next(iter(left)))
-        pattern = _pattern(form)
+        form = form_of(next(iter(left)))
+        pattern = pattern_of(form)
         if pattern is None:
             break
         same = _alike(left, pattern, form)
@@ -117,31 +91,13 @@ def _forms(fields: set[bytes]) -> Iterator[tuple[Form, set[bytes] | None]]:
     yield (), left
 
 
-def _form(fields: bytes) -> Form:
-    point = next(parse(f"m {fields.decode()} 0", 1), None)
-    if point is None or isinstance(point, Detail):
-        return ()
-    return tuple((field, TYPES[type(value)]) for field, value in point[3].items())
-
-
-@lru_cache(maxsize=1024)
-def _pattern(form: Form) -> re.Pattern[bytes] | None:
-    """What fields of a good form are like; None where it is none."""
-    if not form or any(kind not in _VALUES or field_problem(field) for field, kind in form):
-        return None
-    return re.compile(b",".join(re.escape(field.encode()) + b"=" + _VALUES[kind] for field, kind in form))
-
-
-def _alike(fields: set[bytes], pattern: re.Pattern[bytes], form: Form) -> set[bytes]:
+def _alike(fields: set[bytes], pattern: Pattern[bytes], form: Form) -> set[bytes]:
     """Those that have the form. Where no digit stands in its names, fields that differ in digits only are one to it."""
-    if not any(map(_has_digit, (field for field, _ in form))):
-        kinds = set(b"\n".join(fields).translate(_DIGITS_ALIKE).split(b"\n"))
+    if not any(has_digit(field) for field, _ in form):
+        kinds = set(b"\n".join(fields).translate(DIGITS_ALIKE).split(b"\n"))
         if all(map(pattern.fullmatch, kinds)):
             return fields
     return set(filter(pattern.fullmatch, fields))
-
-
-_has_digit = re.compile("[0-9]").search
 
 
 def _learn(types: dict[str, dict[str, FieldType]], heads: Set[bytes], form: Form, rules: Rules) -> bool:
@@ -159,32 +115,28 @@ def _learn(types: dict[str, dict[str, FieldType]], heads: Set[bytes], form: Form
 _measurement, _user_id = itemgetter(0), itemgetter(1)
 
 
-def _judged(heads: Set[bytes]) -> list[Head]:
-    """What these heads say; nothing where one is not good."""
+def _judged(heads: Set[bytes]) -> list[tuple[str, str | None]]:
+    """The measurement and the user of each; nothing where one is not good."""
     try:
         return list(map(_heads.__getitem__, heads))
     except KeyError:
         pass
     found = []
     for text in heads:
-        head = _heads.get(text) or _judge(text.decode())
-        if head is None:
-            return []
-        found.append(head)
-        if len(text) <= LONGEST_REMEMBERED:
-            if len(_heads) >= REMEMBERED:
-                _heads.clear()
-            _heads[text] = head
+        known = _heads.get(text)
+        if known is None:
+            head = good_head(text)
+            if head is None:
+                return []
+            known = head.measurement, head.tags.get(USER_TAG)
+            _remember(text, known)
+        found.append(known)
     return found
 
 
-def _judge(head: str) -> Head | None:
-    """None where it is not good, or so long that this would depend on the fields."""
-    point: Entry | Detail | None = next(parse(f"{head} f=0 0", 1), None)
-    if point is None or isinstance(point, Detail):
-        return None
-    _, measurement, tags, _, _ = point
-    series = Series(measurement, tuple(sorted(tags.items())))
-    if not is_short(series) or any(head_problems(series)):
-        return None
-    return Head(measurement, tags.get(USER_TAG))
+def _remember(text: bytes, head: tuple[str, str | None]) -> None:
+    """Devices send the same again and again."""
+    if len(text) <= LONGEST_REMEMBERED:
+        if len(_heads) >= REMEMBERED:
+            _heads.clear()
+        _heads[text] = head

@@ -52,7 +52,7 @@ class TimeSeries:
         store: Store,
         bounds: TimeBounds,
         *,
-        max_buckets: int = 20,
+        max_buckets: int = 10,
         max_queries: int = 2,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:

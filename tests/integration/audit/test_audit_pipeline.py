@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from heartguard.resp import Connection
 from heartguard.settings import ROOT, ServiceSettings, load
 from heartguard.tokens import Claims
 from heartguard.valkey import FastValkey
-from services.audit.src.intake import OutboxReader
+from services.audit.src.intake import REST, OutboxReader
 from services.audit.src.recorder import INTENT, Recorder
 from services.audit.src.timing import Timing
 
@@ -58,6 +59,18 @@ def test_events_are_recorded_once_and_in_order(admin: Caller, trail: audit.Trail
     eventually(lambda: len(admin.events()) == 251)
     assert numbers(admin) == list(range(251))
     assert admin.verification()["valid"]
+
+
+def test_events_that_come_one_by_one_are_recorded_together(
+    admin: Caller, trail: audit.Trail, eventually: Eventually
+) -> None:
+    begun = time.monotonic()
+    for n in range(40):
+        trail.put(admin.event(payload={"n": n}))
+        time.sleep(0.01)
+    eventually(lambda: len(admin.events()) == 40)
+    transactions = {event["recorded_at"] for event in admin.events()}
+    assert len(transactions) <= (time.monotonic() - begun) / REST + 2
 
 
 def test_what_is_recorded_leaves_the_stream(

@@ -13,6 +13,7 @@ from werkzeug.test import TestResponse
 
 from heartguard.settings import load
 from services.auth.src.app import create_app as create_auth
+from services.auth.src.housekeeping import Housekeeping
 from services.auth.src.settings import Settings as AuthSettings
 from services.organization.src.app import create_app as create_organization
 from services.organization.src.settings import Settings as OrganizationSettings
@@ -136,6 +137,19 @@ def apps(
 @pytest.fixture
 def site(apps: dict[str, Flask], superuser: Any) -> Site:
     return Site(superuser, apps)
+
+
+@pytest.fixture
+def without_housekeeping(apps: dict[str, Flask]) -> Iterator[None]:
+    """The auth service publishes no revocation during the test; a round under way has ended before it begins."""
+    extensions = apps["auth"].extensions
+    stopped: Housekeeping = extensions["heartguard.housekeeping"]
+    stopped.stop()
+    assert not stopped._thread.is_alive()
+    yield
+    started = Housekeeping(stopped._accounts, stopped._revocations, stopped._database)
+    started.start()
+    extensions["heartguard.housekeeping"] = started
 
 
 @pytest.fixture

@@ -304,6 +304,7 @@ def test_an_admin_who_is_none_any_more_does_nothing(site: Site, org: int, admin:
     assert user.get("/users/me").json["role"] == "user"  # type: ignore[index]
 
 
+@pytest.mark.usefixtures("without_housekeeping")
 def test_what_is_not_known_to_every_gateway_is_not_called_done(
     site: Site, org: int, admin: Person, monkeypatch: pytest.MonkeyPatch, valkey: Redis, short_folder: Path
 ) -> None:

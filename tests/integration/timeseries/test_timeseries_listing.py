@@ -22,7 +22,7 @@ from .organizations import Organizations, drop_named
 OTHERS = 260
 """Organizations."""
 NAMED = 150
-MOST_ASKED = 22
+MOST_ASKED = 25
 
 
 @dataclass(frozen=True)
