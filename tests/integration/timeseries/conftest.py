@@ -36,7 +36,7 @@ from services.influx.src.timeseries import TimeSeries
 
 from .. import callers
 from ..callers import SECRET
-from . import fake_influx
+from . import fake_influx, telegraf
 
 STORES = {
     "JWT_SECRET": SECRET,
@@ -221,9 +221,12 @@ def add(batch: Batch, series: Series, time: int, fields: Mapping[str, FieldValue
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Which stores the tests of behaviour were run on."""
+    """Which stores the tests of behaviour were run on, and whether Telegraf was there."""
     reports = [report for found in terminalreporter.stats.values() for report in found if hasattr(report, "nodeid")]
     used = [kind for kind in BACKENDS if any(kind in report.nodeid for report in reports)]
     if used:
         real = "" if "influx-real" in used else "; for a real InfluxDB 2 set HEARTGUARD_TEST_INFLUX_URL, _TOKEN, _ORG"
         terminalreporter.write_line(f"time-series stores used: {', '.join(used)}{real}")
+    if any("test_timeseries_telegraf" in report.nodeid for report in reports):
+        said = "the real one" if telegraf.PROGRAM else "its requests only; for the real one set TELEGRAF=path"
+        terminalreporter.write_line(f"Telegraf: {said}")
