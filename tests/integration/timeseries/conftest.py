@@ -32,7 +32,7 @@ from services.influx.src.timeseries import TimeSeries
 
 from .. import callers
 from ..callers import SECRET
-from . import faults, recordings
+from . import faults, recordings, telegraf
 from . import influx as influxes
 from .faults import Proxy
 from .influx import Influx, Unusable
@@ -280,3 +280,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if CHOICE.kind == influxes.REAL:
         line += f"; {on_real} tests ran on the real InfluxDB"
     terminalreporter.write_line(line)
+    if any("test_timeseries_telegraf" in report.nodeid for report in here):
+        said = "the real one" if telegraf.PROGRAM else "its requests only; for the real one set TELEGRAF=path"
+        terminalreporter.write_line(f"Telegraf: {said}")

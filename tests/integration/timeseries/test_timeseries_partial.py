@@ -99,7 +99,7 @@ def test_bad_points_of_every_kind_are_left_out_and_named(admin: Caller, plain: b
         assert (answer.status_code, code(answer)) == (422, "TS_422"), answer.text
         assert answer.json is not None
         assert (answer.json["code"], list(answer.json)) == ("unprocessable entity", ["code", "message", "error"])
-        beginning = f"{len(BAD)} of {2 * len(BAD)} points were not stored: lines 4, 40: expected measurement"
+        beginning = f"{len(BAD)} of {2 * len(BAD)} points were not stored: line 4: expected measurement"
         assert message(answer).startswith(beginning)
         found = details(answer)
         assert list(found) == [f"/lines/{number}" for number in named]
