@@ -1,7 +1,7 @@
 """InfluxDB's HTTP: pooled connections, one deadline for all waits of a request, and errors told apart.
 
-A server that says nothing for a second is asked, on another connection, whether it answers at all: so a request that
-takes its time gets it, and one to a server that hangs ends within seconds.
+A server that says nothing for half a second is asked, on another connection, whether it answers at all: so a request
+that takes its time gets it, and one to a server that hangs ends within seconds.
 """
 
 import io
@@ -22,7 +22,7 @@ from urllib.parse import urlencode
 import urllib3
 from flask import g, has_request_context
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ProtocolError, ReadTimeoutError
 from urllib3.response import BaseHTTPResponse
 from urllib3.util.wait import wait_for_read
 
@@ -36,12 +36,14 @@ CONNECT_SECONDS = 1.5
 """The same for sending each piece of a body."""
 REQUEST_SECONDS = 8.0
 """How long a request to this service waits for all that it asks of InfluxDB."""
-SILENCE_SECONDS = 1.0
+SILENCE_SECONDS = 0.5
 """After which a server that says nothing is asked whether it answers at all."""
 ALIVE_SECONDS = 2.5
 """How long it may take over that answer."""
-TRUSTED_FOR = 1.0
+TRUSTED_FOR = 0.5
 """How long after an answer the server is taken for one that works."""
+RETRY_AFTER = 1.0
+"""How long a server that was found silent is not asked again."""
 MAX_ERROR = 64 * 1024
 CHUNK = 64 * 1024
 MAX_ANSWER = 64 * 1024 * 1024
@@ -199,6 +201,9 @@ class Connections:
         self._pool.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
         self._answered = -TRUSTED_FOR
         self._date = ""
+        self._looking = threading.Lock()
+        self._silent = False
+        self._look_again = 0.0
 
     @property
     def server_time(self) -> datetime:
@@ -243,6 +248,7 @@ class Connections:
         url = self._url + path
         if fields:
             url += "?" + urlencode(fields)
+        self._enter()
         _wait.end, _wait.look = end, self._look
         try:
             try:
@@ -253,10 +259,12 @@ class Connections:
                 response = self._open(method, url, body, headers)
         except HTTPError as error:
             log.warning("influx", path=path, error=repr(error)[:500])
+            if _is_silence(error):
+                self._note_silence()
             if isinstance(error, ReadTimeoutError) and time.monotonic() >= end:
                 raise timed_out() from None
             raise Unavailable from None
-        self._answered = time.monotonic()
+        self._note_answer()
         self._date = response.headers.get("Date", "")
         if response.status >= 300:
             raise _refusal(path, response)
@@ -278,11 +286,32 @@ class Connections:
             preload_content=False,
         )
 
+    def _enter(self) -> None:
+        """Where the server was found silent one caller at a time looks whether it still is; others hear so at once.
+
+        Else they would find out one after another, until no thread is left for anything else.
+        """
+        if self._silent:
+            if time.monotonic() < self._look_again or not self._looking.acquire(blocking=False):
+                raise Unavailable
+            try:
+                self._ask_whether_alive()
+            finally:
+                self._looking.release()
+
     def _look(self) -> None:
-        """See whether the server answers at all, if that is not known; raises :class:`Unavailable` where not."""
-        if time.monotonic() - self._answered < TRUSTED_FOR:
-            return
-        before = _wait.end
+        """See whether the server answers at all, if that is not known; raises :class:`Unavailable` where not.
+
+        Those who want to know at the same time share one look.
+        """
+        with self._looking:
+            if self._silent:
+                raise Unavailable
+            if time.monotonic() - self._answered >= TRUSTED_FOR:
+                self._ask_whether_alive()
+
+    def _ask_whether_alive(self) -> None:
+        before = _wait.end, _wait.look
         _wait.end, _wait.look = time.monotonic() + ALIVE_SECONDS, None
         try:
             url = f"{self._url}/api/v2/buckets?{urlencode({'org': self._org, 'limit': '1'})}"
@@ -291,10 +320,23 @@ class Connections:
                 pass
         except HTTPError as error:
             log.error("influx", error=f"the server does not answer: {error!r}"[:500])
+            if _is_silence(error) or isinstance(error, ReadTimeoutError):
+                self._note_silence()
             raise Unavailable from None
         finally:
-            _wait.end, _wait.look = before, self._look
-        self._answered = time.monotonic()
+            _wait.end, _wait.look = before
+        self._note_answer()
+
+    def _note_silence(self) -> None:
+        self._silent, self._look_again = True, time.monotonic() + RETRY_AFTER
+
+    def _note_answer(self) -> None:
+        self._silent, self._answered = False, time.monotonic()
+
+
+def _is_silence(error: HTTPError) -> bool:
+    """Whether nobody answered, which is not so where a connection was refused."""
+    return isinstance(error, ConnectTimeoutError) and not isinstance(error, NewConnectionError)
 
 
 def pieces(response: BaseHTTPResponse) -> Iterator[bytes]:

@@ -4,6 +4,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -139,6 +140,50 @@ def test_a_server_that_hangs_is_given_up(
         with pytest.raises(Unavailable):
             use()
         assert time.monotonic() - begun < 1.5
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(influx_http, "SILENCE_SECONDS", 0.1)
+    monkeypatch.setattr(influx_http, "TRUSTED_FOR", 0.1)
+    monkeypatch.setattr(influx_http, "ALIVE_SECONDS", 0.3)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_server_that_was_found_silent_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, proxy: Proxy, client: InfluxClient
+) -> None:
+    """Else requests would find out one after another, until no thread is left for anything else."""
+    monkeypatch.setattr(influx_http, "RETRY_AFTER", 60)
+    proxy.set("*", "*", faults.raw(b""))
+    with pytest.raises(Unavailable):
+        list(client.query(RAW, {}))
+    asked = len(proxy.asked)
+    for use in (client.check, lambda: client.write("b", b"m f=1 1"), lambda: client.query(RAW, {})):
+        with pytest.raises(Unavailable):
+            use()
+    assert len(proxy.asked) == asked
+
+
+@pytest.mark.usefixtures("impatient")
+def test_those_who_wait_for_a_silent_server_share_one_look(proxy: Proxy, client: InfluxClient) -> None:
+    proxy.set("*", "*", faults.raw(b""))
+    with ThreadPoolExecutor(8) as pool:
+        uses = [pool.submit(client.write, "b", b"m f=1 1") for _ in range(8)]
+        assert {type(use.exception(10)) for use in uses} == {Unavailable}
+    assert len(proxy.of("/buckets")) < 8
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_server_that_speaks_again_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch, proxy: Proxy, client: InfluxClient
+) -> None:
+    monkeypatch.setattr(influx_http, "RETRY_AFTER", 0)
+    with proxy.fault("*", "*", faults.raw(b"")):
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                client.check()
+    client.check()
 
 
 def test_all_that_a_request_asks_has_one_limit(
