@@ -154,6 +154,8 @@ def test_points_without_a_time_where_none_may_lie_ahead(backend: Backend, org: i
     with running({**backend.environ, "TIMESERIES_AHEAD_SECONDS": "0"}) as app:
         assert send(Caller(app, org), "m f=1\nm f=2\nm f=3\nbad").status_code == 422
         assert len(Caller(app, org).rows()) == 3
+        assert Caller(app, org).lines("m f=4\nm f=5\nm f=6").status_code == 200
+        assert len(Caller(app, org).rows()) == 6
 
 
 def test_points_older_than_the_retention(admin: Caller) -> None:
