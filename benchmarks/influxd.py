@@ -1,36 +1,33 @@
-"""The real InfluxDB 2: found, started in a folder of its own, set up by its API, and stopped."""
+"""The real InfluxDB 2, where there is one: as the local stack runs it, in a folder of its own."""
 
-import json
 import os
 import shutil
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from .context import Unavailable
-from .rig import free_port, program
+from heartguard.local.errors import SetupError
+from heartguard.local.files import generated_secret, private_folder
+from heartguard.local.influx import NAME, Influx, InfluxSettings
+from heartguard.local.server import Running
 
-NAME = "bench"
-"""Of the organization, of a bucket, and of the first user."""
-TOKEN = "a token that opens nothing but this one"
-SETUP = {"username": NAME, "password": TOKEN, "org": NAME, "bucket": NAME, "token": TOKEN}
-SETUP_TIMEOUT = 30
+from .context import Unavailable
+from .rig import free_port, on_core
+
+ORG = BUCKET = NAME
+"""Both are there once it runs."""
 
 
 @dataclass(frozen=True)
-class Influx:
-    """An InfluxDB that runs and has been set up."""
+class Influxd:
+    """An InfluxDB that runs. ``token`` may do everything."""
 
     port: int
     pid: int
-
-    @property
-    def settings(self) -> dict[str, str]:
-        """How the time-series service finds it."""
-        url = f"http://127.0.0.1:{self.port}"
-        return {"TIMESERIES_BACKEND": "influx", "INFLUX_URL": url, "INFLUX_TOKEN": TOKEN, "INFLUX_ORG": NAME}
+    token: str
+    settings: dict[str, str]
+    """How the time-series service finds it."""
 
 
 def find() -> str:
@@ -44,18 +41,20 @@ def find() -> str:
 
 
 @contextmanager
-def influxd(where: Path) -> Iterator[Influx]:
-    """An InfluxDB on all cores, with its own defaults but for telemetry and logs. Raises :class:`Unavailable`."""
-    port, folder = free_port(), where / "influxd"
-    url = f"http://127.0.0.1:{port}"
-    command = [
-        find(), f"--bolt-path={folder / 'bolt'}", f"--sqlite-path={folder / 'sqlite'}",
-        f"--engine-path={folder / 'engine'}", f"--http-bind-address=127.0.0.1:{port}", "--reporting-disabled",
-        "--log-level=error",
-    ]  # fmt: skip
-    folder.mkdir(mode=0o700)
-    with program(command, f"{url}/health", {}, core=None, cwd=folder) as running:
-        asked = urllib.request.Request(f"{url}/api/v2/setup", json.dumps(SETUP).encode(), method="POST")
-        asked.add_header("Content-Type", "application/json")
-        urllib.request.urlopen(asked, timeout=SETUP_TIMEOUT).close()
-        yield Influx(port, running.pid)
+def influxd(where: Path) -> Iterator[Influxd]:
+    """It runs on all cores until the block ends. Raises :class:`Unavailable` where there is none that will do."""
+    secrets = where / "secrets"
+    private_folder(secrets)
+    store = Influx(where / "influx", secrets, InfluxSettings(program=find(), port=free_port()))
+    try:
+        store.check_program()
+    except SetupError as problem:
+        raise Unavailable(str(problem)) from None
+    with on_core(None):
+        running = Running(store)
+    try:
+        token = generated_secret(secrets / "influx-operator")
+        found = {"TIMESERIES_BACKEND": "influx", "INFLUX_URL": store.url, **store.settings}
+        yield Influxd(store.port, running.pid, token, found)
+    finally:
+        running.stop()

@@ -10,7 +10,7 @@ from functools import partial
 
 from . import influx_sink
 from .context import Broken, Context
-from .influxd import NAME
+from .influxd import BUCKET
 from .results import Row, Target, absent
 from .rig import cpu_seconds, folder, together, two_cores
 from .setups import ALONE, ON_INFLUX, Setup, Stage, all_cpu_seconds, settle, staged
@@ -79,7 +79,7 @@ class Contender:
             sent = numbered(body, numbers[connection])
             numbers[connection] += 1
             before = time.perf_counter()
-            status, answer = client.post(self.setup.write(NAME, "ms"), sent)
+            status, answer = client.post(self.setup.write(BUCKET, "ms"), sent)
             took.append((time.perf_counter() - before) * 1000)
             if status not in {200, 204}:
                 raise Broken(f"{self.setup.name}: {status}: {answer[:500]!r}")

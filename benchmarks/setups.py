@@ -15,7 +15,7 @@ from pathlib import Path
 from heartguard.services import SERVICES
 
 from .context import Broken, Unavailable
-from .influxd import NAME, TOKEN, influxd
+from .influxd import ORG, influxd
 from .rig import (
     SECRET,
     UNLIMITED,
@@ -55,7 +55,7 @@ class Setup:
         """What to ask for to write lines. Of ours there is but one bucket."""
         if self.is_ours:
             return f"/timeseries/write?precision={precision}"
-        return f"/api/v2/write?org={NAME}&bucket={bucket}&precision={precision}"
+        return f"/api/v2/write?org={ORG}&bucket={bucket}&precision={precision}"
 
     def client(self, content_type: str) -> Client:
         return Client(self.port, self.token, content_type, self.scheme)
@@ -87,7 +87,7 @@ def staged(where: Path) -> Iterator[Stage]:
         shared, audit = stack.enter_context(_shared(where, database))
         setups = []
         if influx is not None:
-            setups.append(Setup(ALONE, influx.port, "Token", TOKEN, {"influxd": influx.pid}))
+            setups.append(Setup(ALONE, influx.port, "Token", influx.token, {"influxd": influx.pid}))
             programs = stack.enter_context(_heartguard(shared, influx.settings))
             setups.append(
                 _ours(ON_INFLUX, programs, {"audit": audit, "influxd": influx.pid, "PostgreSQL": database.pid})

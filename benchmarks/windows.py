@@ -17,7 +17,7 @@ import psycopg
 from services.influx.src.reindex import Indexes
 
 from .context import Broken, Context, Unavailable
-from .influxd import NAME
+from .influxd import ORG
 from .results import Row, Target, absent
 from .rig import cpu_seconds, folder, percentile, together, two_cores
 from .setups import ALONE, BUCKET, ON_INFLUX, ON_POSTGRES, Setup, Stage, settle, staged
@@ -204,7 +204,7 @@ def by_flux(user: int) -> tuple[str, bytes]:
         f' |> filter(fn: (r) => r._measurement == "heart_rate" and r.user_id == "{user}")'
         " |> aggregateWindow(every: 1m, fn: mean, createEmpty: false)"
     )
-    return f"/api/v2/query?org={NAME}", flux.encode()
+    return f"/api/v2/query?org={ORG}", flux.encode()
 
 
 def in_csv(answer: bytes) -> int:

@@ -73,10 +73,10 @@ def stored(setup: Setup) -> int:
     """How many points of :mod:`benchmarks.lines` can be read on that setup."""
     start, stop = "2023-11-14T00:00:00Z", "2023-12-14T00:00:00Z"
     if not setup.is_ours:
-        chosen = f'from(bucket: "{influxd.NAME}") |> range(start: {start}, stop: {stop})'
+        chosen = f'from(bucket: "{influxd.BUCKET}") |> range(start: {start}, stop: {stop})'
         client = setup.client("application/vnd.flux")
         status, answer = client.post(
-            f"/api/v2/query?org={influxd.NAME}", f'{chosen} |> group() |> count() |> keep(columns: ["_value"])'.encode()
+            f"/api/v2/query?org={influxd.ORG}", f'{chosen} |> group() |> count() |> keep(columns: ["_value"])'.encode()
         )
         client.close()
         assert status == 200, answer

@@ -197,7 +197,7 @@ class Connections:
         self._url = url.rstrip("/")
         self._org = org
         self._headers = {"Authorization": f"Token {token}", "Accept-Encoding": "identity"}
-        self._pool = urllib3.PoolManager(num_pools=1, maxsize=CONNECTIONS, block=False)
+        self._pool = urllib3.PoolManager(num_pools=1, maxsize=CONNECTIONS, block=False, blocksize=CHUNK)
         self._pool.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
         self._answered = -TRUSTED_FOR
         self._date = ""
