@@ -167,7 +167,7 @@ def in_influx(url: str, token: str, org: str, measurements: Iterable[tuple[str, 
             preload_content=False, timeout=600,
         )  # fmt: skip
         assert answer.status == 200, answer.data
-        answer.auto_close = False
+        answer.auto_close = False  # type: ignore[attr-defined]
         text = io.TextIOWrapper(io.BufferedReader(answer, 1 << 20), encoding="utf-8", newline="")
         for key, rows in groupby(_rows(text), key=lambda row: row[0]):
             found[bucket, measurement, *key] = digest(sorted((time, value) for _, time, value in rows))

@@ -6,7 +6,6 @@
 import os
 import random
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -35,14 +34,12 @@ from heartguard.valkey import REVOCATIONS_COMPLETE
 from ..callers import SECRET, TOKENS
 from ..killing import kill
 from ..waiting import wait_until
-from . import fake_influx
-from .conftest import TENS_OF_MILLIONS
-from .fake_influx import FakeInflux
+from . import fake_influx, faults
+from .conftest import CHOICE
 from .telegraf import PROGRAM, Agent, Imitation, Target, agent, request
 
 AWAY = float(os.environ.get("HEARTGUARD_AWAY_SECONDS", "2"))
 METRICS = 10_000
-INFLUXD = os.environ.get("INFLUXD") or shutil.which("influxd")
 DAY = 86_400 * 10**9
 SETUP = {"username": "tests", "password": "a password of the tests", "org": "heartguard", "bucket": "x", "token": "t"}
 
@@ -55,6 +52,8 @@ class Away(Protocol):
     def start(self) -> None: ...
 
     def kill(self) -> None: ...
+
+    def end(self) -> None: ...
 
 
 class OwnPostgres:
@@ -80,14 +79,23 @@ class OwnPostgres:
         kill(self._running.pid)
         self._running.kill()
 
+    def end(self) -> None:
+        self._running.kill()
+
 
 class OwnInfluxd:
     """A real one."""
 
     def __init__(self, folder: Path, port: int) -> None:
+        assert CHOICE.found is not None
         self._url = f"http://127.0.0.1:{port}"
         paths = [f"--{name}-path={folder / name}" for name in ("bolt", "sqlite", "engine")]
-        self._command = [str(INFLUXD), *paths, f"--http-bind-address=127.0.0.1:{port}", "--reporting-disabled"]
+        self._command = [
+            str(CHOICE.found.path),
+            *paths,
+            f"--http-bind-address=127.0.0.1:{port}",
+            "--reporting-disabled",
+        ]
         self.start()
         answer = urllib3.request("POST", f"{self._url}/api/v2/setup", json=SETUP, timeout=20, retries=False)
         assert answer.status == 201, answer.data
@@ -106,27 +114,32 @@ class OwnInfluxd:
         self._process.kill()
         self._process.wait()
 
+    end = kill
 
-class OwnFake:
-    """The tests' own, which keeps what it has in memory."""
 
-    def __init__(self, _folder: Path, port: int) -> None:
-        self._port = port
-        self._fake = FakeInflux()
-        self.environ = fake_influx.environ(f"http://127.0.0.1:{port}")
-        self.start()
+class OwnImitation:
+    """The tests' own, which keeps what it has in memory, behind a proxy that can go away."""
+
+    def __init__(self, _folder: Path, _port: int) -> None:
+        self._all, self._away = ExitStack(), ExitStack()
+        address = self._all.enter_context(fake_influx.serving())
+        self._proxy = self._all.enter_context(faults.before(address.url))
+        self.environ = {"INFLUX_URL": self._proxy.url, "INFLUX_TOKEN": address.token, "INFLUX_ORG": address.org}
 
     def start(self) -> None:
-        self._serving = ExitStack()
-        self._serving.enter_context(fake_influx.serving(self._port, self._fake))
+        self._away.close()
 
     def kill(self) -> None:
-        self._serving.close()
+        self._away.enter_context(self._proxy.away())
+
+    def end(self) -> None:
+        self._away.close()
+        self._all.close()
 
 
 STORES: dict[str, Callable[[Path, int], Away]] = {
     "postgres": OwnPostgres,
-    **({"influx-real": OwnInfluxd} if INFLUXD else {"influx-fake": OwnFake}),
+    CHOICE.kind: OwnInfluxd if CHOICE.found else OwnImitation,
 }
 
 
@@ -157,7 +170,7 @@ class Site:
     gateway: str
     service: Process
     store: Away
-    org_id: int = field(default_factory=lambda: TENS_OF_MILLIONS * 10_000_000 + time.time_ns() % 10_000_000)
+    org_id: int = field(default_factory=lambda: 420_000_000 + time.time_ns() % 10_000_000)
 
     @property
     def bucket(self) -> str:
@@ -182,7 +195,7 @@ class Site:
 
 
 @contextmanager
-def killed_at_end(one: Process | Away) -> Iterator[None]:
+def killed_at_end(one: Process) -> Iterator[None]:
     try:
         yield
     finally:
@@ -199,7 +212,7 @@ def site(
     common = {"REDIS_URL": valkey_url, "AUDIT_SPOOL": str(folder / "spool")}
     with ExitStack() as stack:
         store = STORES[request.param](folder, free_port())
-        stack.enter_context(killed_at_end(store))
+        stack.callback(store.end)
         port, gateway = free_port(), free_port()
         service = Process("timeseries", port, {**common, **store.environ})
         stack.enter_context(killed_at_end(service))
