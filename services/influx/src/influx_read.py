@@ -64,7 +64,8 @@ class _Reader:
         rows: list[Row] = []
         begin: int | None = self._selection.start
         share = self._selection.limit
-        span = MAX_INT if self._selection.patient else self._selection.limit * SECOND
+        whole = self._selection.stop - self._selection.start
+        span = whole if self._selection.patient else self._selection.limit * SECOND
         while begin is not None and len(rows) < self._selection.limit:
             missing = self._selection.limit - len(rows)
             share = min(share, missing)
@@ -121,7 +122,10 @@ class _Reader:
         if begin >= self._selection.stop:
             return None
         part = replace(self._selection, start=begin, limit=1)
-        return min((found.time for found in self._read(flux.FIRST, part)), default=None)
+        try:
+            return min((found.time for found in self._read(flux.FIRST, part, most=MAX_INT)), default=None)
+        except _TooLarge:
+            raise TooMuch from None
 
     def _aggregated(self, aggregate: Aggregate, part: Selection) -> Rows:
         if part.window <= LONGEST_WINDOW:
@@ -205,9 +209,10 @@ class _Reader:
             results[found.result][place_of(row)] = row
         return results
 
-    def _read(self, query: str, part: Selection) -> Iterator[Found]:
-        """The rows of an answer. Raises :class:`_TooLarge`."""
-        most = min(part.limit, self._selection.limit) + (0 if self._selection.patient else EXTRA_ROWS)
+    def _read(self, query: str, part: Selection, most: int | None = None) -> Iterator[Found]:
+        """The rows of an answer, of which there may be so many. Raises :class:`_TooLarge`."""
+        if most is None:
+            most = min(part.limit, self._selection.limit) + (0 if self._selection.patient else EXTRA_ROWS)
         try:
             found = read(self._client.query(query, flux.extern(self._bucket, part)), patient=self._selection.patient)
             for number, row in enumerate(found):

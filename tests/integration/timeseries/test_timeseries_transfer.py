@@ -100,6 +100,21 @@ def test_more_series_than_a_request_may_mean_come_over(
     assert content(pair[target], org, name) == content(pair[source], org, name)
 
 
+@pytest.mark.parametrize(("source", "target"), [("postgres", "influx"), ("influx", "postgres")])
+def test_several_series_after_1970_come_over(pair: Pair, tmp_path: Path, org: int, source: str, target: str) -> None:
+    """The whole range is longer than InfluxDB's 64 bits of nanoseconds can hold."""
+    bucket = pair[source].create_bucket(org, f"org_{org}", retention_seconds=0, description=None)
+    assert bucket is not None
+    batch = pair[source].batch(bucket)
+    for user in range(5):
+        add(batch, Series("m", (("user_id", str(user)),)), 1_717_236_000 * SECOND + user, {"f": float(user)})
+    batch.write()
+    moving = Transfer(pair[source], pair[target], tmp_path / "position.json", bucket.name)
+    moving.run(lambda _: None)
+    assert content(pair[target], org, bucket.name) == content(pair[source], org, bucket.name)
+    assert len(content(pair[target], org, bucket.name)) == 2 + 5
+
+
 YEAR = 365 * 86_400 * SECOND
 
 
