@@ -25,6 +25,8 @@ def stack_settings(free_port: Callable[[], int]) -> Iterator[dict[str, str]]:
         "AUTH_RATE_LIMIT": "100000/min",
         "DATABASE_URL": "",
         "REDIS_URL": "",
+        "TIMESERIES_BACKEND": "",
+        "INFLUX_URL": "",
         **{service.port_variable: str(free_port()) for service in SERVICES.values()},
         **{service.url_variable: "" for service in SERVICES.values()},
     }
