@@ -6,6 +6,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/deploy/setup_venv.sh"
 usage() {
     cat <<'EOF'
 Check and test HeartGuard, against a real PostgreSQL and Valkey. Does its own set-up; needs only Python >= 3.11.
+The time series are tested on a real InfluxDB 2 as well where INFLUXD names its influxd or PATH holds one, or where
+HEARTGUARD_TEST_INFLUX_URL, _TOKEN and _ORG say where a server is; else on an imitation (docs/development.md).
 
   ./run_tests.sh            formatting, lint, types, imports, published schemas, then all tests with coverage
   ./run_tests.sh ARGS …     only pytest, with these arguments
@@ -14,6 +16,7 @@ Examples:
   ./run_tests.sh
   ./run_tests.sh -k refresh
   ./run_tests.sh tests/unit -x
+  INFLUXD=/path/to/influxd ./run_tests.sh tests/integration/timeseries
 EOF
 }
 

@@ -73,9 +73,9 @@ def folder() -> Iterator[Path]:
 
 
 @contextmanager
-def on_core(core: int) -> Iterator[None]:
-    """What is started inside runs on that core only."""
-    os.sched_setaffinity(0, {core})
+def on_core(core: int | None) -> Iterator[None]:
+    """What is started inside runs on that core only; on any with None."""
+    os.sched_setaffinity(0, ALL_CORES if core is None else {core})
     try:
         yield
     finally:
@@ -91,12 +91,12 @@ class Database:
 
 
 @contextmanager
-def postgres(where: Path) -> Iterator[Database]:
+def postgres(where: Path, *, core: int | None = OTHER_CORE) -> Iterator[Database]:
     """PostgreSQL as the product runs it, migrated, and stopped at the end."""
     where.mkdir(mode=0o711, exist_ok=True)
     private_folder(where / "secrets")
     store = Postgres(where / "postgres", where / "secrets")
-    with on_core(OTHER_CORE):
+    with on_core(core):
         running = Running(store)
     try:
         migrate(store.url, passwords={service: store.password(service) for service in ROLES})
@@ -106,12 +106,12 @@ def postgres(where: Path) -> Iterator[Database]:
 
 
 @contextmanager
-def valkey(where: Path) -> Iterator[Valkey]:
+def valkey(where: Path, *, core: int | None = OTHER_CORE) -> Iterator[Valkey]:
     """The embedded Valkey, its list of revocations marked complete."""
     where.mkdir(mode=0o711, exist_ok=True)
     private_folder(where / "secrets")
     store = Valkey(where / "valkey", where / "secrets")
-    with on_core(OTHER_CORE):
+    with on_core(core):
         running = Running(store)
     try:
         with redis.Redis.from_url(store.url) as client:
@@ -123,7 +123,7 @@ def valkey(where: Path) -> Iterator[Valkey]:
 
 @contextmanager
 def program(
-    command: list[str], url: str, variables: Mapping[str, str], *, core: int = SERVICE_CORE, cwd: Path = ROOT
+    command: list[str], url: str, variables: Mapping[str, str], *, core: int | None = SERVICE_CORE, cwd: Path = ROOT
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run ``command`` on one core until the block ends; begins once ``url`` is answered in any way.
 
@@ -177,14 +177,16 @@ def clean_settings() -> dict[str, str]:
 
 
 @contextmanager
-def service(name: str, port: int, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
+def service(
+    name: str, port: int, core: int | None = SERVICE_CORE, /, **variables: str
+) -> Iterator[subprocess.Popen[bytes]]:
     """A service as the supervisor of the product runs it."""
     path = SERVICES[name].path
     command = [sys.executable, "-m", "heartguard.serve", name, f"--port={port}"]
     stores = {"REDIS_URL": NO_VALKEY, **variables}
     with folder() as spool:
         environ = {**clean_settings(), "JWT_SECRET": SECRET, "AUDIT_SPOOL": str(spool), **stores}
-        with program(command, f"http://127.0.0.1:{port}{path}/health", supervised(environ)) as running:
+        with program(command, f"http://127.0.0.1:{port}{path}/health", supervised(environ), core=core) as running:
             wait_until(lambda: status_of(f"http://127.0.0.1:{port}{path}/ready") == 200, f"{name} was not ready")
             yield running
 
@@ -222,11 +224,13 @@ def children(pid: int) -> list[int]:
 class Client:
     """One connection to a service."""
 
-    def __init__(self, port: int, bearer: str | None = None, content_type: str = "application/json") -> None:
+    def __init__(
+        self, port: int, token: str | None = None, content_type: str = "application/json", scheme: str = "Bearer"
+    ) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=REQUEST_TIMEOUT)
         self._headers = {"Content-Type": content_type}
-        if bearer:
-            self._headers["Authorization"] = f"Bearer {bearer}"
+        if token:
+            self._headers["Authorization"] = f"{scheme} {token}"
 
     def post(self, path: str, body: bytes) -> tuple[int, bytes]:
         self._connection.request("POST", path, body, self._headers)

@@ -30,7 +30,7 @@ BENCHMARKS = {
     "gateway": Benchmark("gateway", "the proxied path beside Envoy, a Node gateway and a plain Flask one"),
     "latency": Benchmark("latency", "what the gateway adds to a request when it has little to do"),
     "ingest": Benchmark("timeseries", "points a second, up to the store's door and into PostgreSQL"),
-    "lines": Benchmark("influx", "line protocol a second, up to InfluxDB's door"),
+    "lines": Benchmark("lines", "line protocol a second, beside InfluxDB alone and on PostgreSQL"),
     "windows": Benchmark("windows", "24 h of 1 Hz in 1-minute means while the data grows"),
     "media": Benchmark("media", "uploads beside writing the same bytes directly, and the memory that they take"),
     "sign-in": Benchmark(

@@ -1,9 +1,14 @@
-"""24 h of 1 Hz in 1-minute means, of any user, asked one after the other by one client, while the data grows."""
+"""24 h of 1 Hz in 1-minute means, of any user, asked one after the other by one client, while the data grows.
+
+In turns by InfluxDB alone, HeartGuard on it, and HeartGuard on PostgreSQL, all with the same points.
+"""
 
 import json
 import shutil
+import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +17,27 @@ import psycopg
 from services.influx.src.reindex import Indexes
 
 from .context import Broken, Context, Unavailable
-from .results import Row, Target
-from .rig import Client, cpu_seconds, folder, free_port, percentile, postgres, service, token, two_cores
-from .timeseries import BEGIN, WRITE
+from .influxd import ORG
+from .results import Row, Target, absent
+from .rig import cpu_seconds, folder, percentile, together, two_cores
+from .setups import ALONE, BUCKET, ON_INFLUX, ON_POSTGRES, Setup, Stage, settle, staged
+from .timeseries import BEGIN
 
-QUERY = "/timeseries/query"
 DAY = 86_400
 USERS = 10
 """Series of a day at 1 Hz that factor 1 stands for: 864,000 points."""
-BYTES_PER_POINT = 175
-"""What a point takes on disk while it is written, with a margin."""
-GROWTH = 1.2
+BYTES_PER_POINT = 195
+"""What a point takes on disk in both stores while it is written, with a margin."""
+SLOWEST = Target("≤", 50)
+GROWTH = Target("≤", 1.2)
 """How much slower the largest may be than the smallest and count as unchanged."""
-AS_THEY_CAME, REINDEXED = "as they came", "index built anew"
+TURNS = 5
+WARM_UP = 5
+"""Questions."""
+REINDEXED = ", index built anew"
+SETTLE = 120.0
+"""Seconds that the stores have after they were filled."""
+
 FILL = """
     INSERT INTO heartguard_core.points (bucket_id, series_id, ts, value_float)
     SELECT %(bucket)s, s.id, (m * 60 + n) * 1000000000::bigint, 60 + (n * 7 + s.id) %% 400 / 10.0
@@ -42,51 +55,29 @@ BIT = 20
 VACUUM_TIMEOUT = 900
 """Seconds; it begins every minute, and the largest fill takes it several."""
 
+BLOCK = 100
+"""Seconds whose times begin alike, which makes a batch of another block by replacing that beginning."""
+GROUP = 50
+"""Users in a batch."""
+WRITERS = 4
+BEGINNING = b"#######"
 
-def fill(context: Context, connection: "psycopg.Connection[Any]", bucket: int, first: int, last: int) -> None:
+
+def fill_postgres(context: Context, connection: "psycopg.Connection[Any]", first: int, last: int) -> None:
     """A day at 1 Hz for users ``first`` to ``last``, a minute of each after the other, as devices would send it."""
-    users = {"bucket": bucket, "first": first, "last": last}
+    row = connection.execute("SELECT id FROM heartguard_core.buckets").fetchone()
+    assert row is not None
+    users = {"bucket": row[0], "first": first, "last": last}
     series = [row[0] for row in connection.execute(SERIES, users)]
     begin = int(BEGIN.timestamp()) // 60
     for minute in range(begin, begin + 1440, BIT):
-        connection.execute(FILL, {"bucket": bucket, "first": minute, "last": minute + BIT - 1, "series": series})
+        part = {"bucket": users["bucket"], "first": minute, "last": minute + BIT - 1, "series": series}
+        connection.execute(FILL, part)
         connection.commit()
         if (minute - begin) % 240 == 0:
-            context.say(f"windows: filling in users {first} to {last}, hour {(minute - begin) // 60} of 24")
-
-
-def run(context: Context) -> list[Row]:
-    two_cores()
-    factors, tries = context.choose(([1, 10, 100], 100), ([1, 4], 40))
-    rows, port = [], free_port()
-    with ExitStack() as stack:
-        where = stack.enter_context(folder())
-        require_space(where, factors[-1] * USERS * DAY)
-        database = stack.enter_context(postgres(where))
-        running = stack.enter_context(service("timeseries", port, DATABASE_URL=database.store.url_for("timeseries")))
-        make_bucket(port)
-        with psycopg.connect(database.store.superuser_url) as connection:
-            row = connection.execute("SELECT id FROM heartguard_core.buckets").fetchone()
-            assert row is not None
-            filled = 0
-            for factor in factors:
-                fill(context, connection, row[0], filled + 1, factor * USERS)
-                filled = factor * USERS
-                connection.execute("ANALYZE heartguard_core.series")
-                connection.commit()
-                vacuumed(context, connection)
-                context.say(f"windows: asking for them among {filled * DAY:,} points")
-                rows.append(ask(port, running.pid, database.pid, filled, tries, AS_THEY_CAME))
-        context.say("windows: heartguard timeseries reindex")
-        reindexed(database.store.url)
-        rows.append(ask(port, running.pid, database.pid, filled, tries, REINDEXED))
-    return [*rows, growth(rows[0], rows[-2], AS_THEY_CAME), growth(rows[0], rows[-1], REINDEXED)]
-
-
-def reindexed(owner_url: str) -> None:
-    with Indexes.of(owner_url) as indexes:
-        for index in indexes.all():
-            indexes.rebuild(index)
+            context.say(f"windows: users {first} to {last} into PostgreSQL, hour {(minute - begin) // 60} of 24")
+    connection.execute("ANALYZE heartguard_core.series")
+    connection.commit()
 
 
 def vacuumed(context: Context, connection: "psycopg.Connection[Any]") -> None:
@@ -102,11 +93,187 @@ def vacuumed(context: Context, connection: "psycopg.Connection[Any]") -> None:
     connection.commit()
 
 
-def make_bucket(port: int) -> None:
-    """A first write makes the organization's default bucket."""
-    client = Client(port, token())
-    client.post(WRITE, json.dumps({"points": [{"measurement": "heart_rate", "fields": {"bpm": 1}}]}).encode())
-    client.close()
+def fill_influx(context: Context, setup: Setup, first: int, last: int) -> None:
+    """The same into HeartGuard's bucket in InfluxDB, past HeartGuard, a block of each after the other."""
+    groups = [group(users, min(users + GROUP - 1, last)) for users in range(first, last + 1, GROUP)]
+    batches = _batches(context, groups, f"windows: users {first} to {last} into InfluxDB")
+    turn = threading.Lock()
+
+    def write() -> None:
+        client = setup.client("text/plain")
+        while True:
+            with turn:
+                body = next(batches, None)
+            if body is None:
+                break
+            status, answer = client.post(setup.write(BUCKET, "s"), body)
+            if status != 204:
+                raise Broken(f"{status}: {answer[:500]!r}")
+        client.close()
+
+    together([write] * WRITERS)
+
+
+def group(first: int, last: int) -> bytes:
+    """A block of these users, but for the beginning of its times."""
+    return b"".join(
+        b"heart_rate,user_id=%d bpm=%.1f %b%02d\n" % (user, 60 + (second * 7 + user) % 400 / 10, BEGINNING, second)
+        for user in range(first, last + 1)
+        for second in range(BLOCK)
+    )
+
+
+def _batches(context: Context, groups: list[bytes], what: str) -> Iterator[bytes]:
+    begin = int(BEGIN.timestamp()) // BLOCK
+    for block in range(begin, begin + DAY // BLOCK):
+        if (block - begin) % (DAY // BLOCK // 6) == 0:
+            context.say(f"{what}, hour {(block - begin) * BLOCK // 3600} of 24")
+        for users in groups:
+            yield users.replace(BEGINNING, b"%07d" % block)
+
+
+@dataclass
+class Asked:
+    """What was seen of a setup among so many points. CPU times are in seconds."""
+
+    setup: Setup
+    points: int
+    state: str = ""
+    latencies: list[float] = field(default_factory=list)
+    cpu: dict[str, float] = field(default_factory=dict)
+
+    def ask(self, first: int, questions: int) -> None:
+        """So many questions, each about another user; the first ones warm up."""
+        client = self.setup.client("application/json" if self.setup.is_ours else "application/vnd.flux")
+        question, means = (by_json, in_json) if self.setup.is_ours else (by_flux, in_csv)
+        before: dict[str, float] = {}
+        for number in range(-WARM_UP, questions):
+            if number == 0:
+                before = self._spent()
+            user = 1 + (first + number) * 7919 % (self.points // DAY)
+            begun = time.perf_counter()
+            status, answer = client.post(*question(user))
+            took = (time.perf_counter() - begun) * 1000
+            if status != 200 or means(answer) != DAY // 60:
+                raise Broken(f"{self.setup.name}: {status}: {answer[:500]!r}")
+            if number >= 0:
+                self.latencies.append(took)
+        client.close()
+        for name, spent in self._spent().items():
+            self.cpu[name] = self.cpu.get(name, 0.0) + spent - before[name]
+
+    def _spent(self) -> dict[str, float]:
+        return {name: cpu_seconds(pid) for name, pid in self.setup.pids.items()}
+
+    @property
+    def p95(self) -> float:
+        return percentile(self.latencies, 95)
+
+    def row(self, ours: "Asked | None") -> Row:
+        """``ours`` is what InfluxDB alone is held against."""
+        cpu = {f"CPU ms, {name}": round(spent / len(self.latencies) * 1000, 1) for name, spent in self.cpu.items()}
+        return Row(
+            benchmark="windows", what=f"{self.what}, p95", unit="ms", value=round(self.p95, 1), ours=self.setup.is_ours,
+            ratio=None if ours is None else round(ours.p95 / self.p95, 2),
+            target=SLOWEST if self.setup.is_ours else None,
+            details={"p50 ms": round(percentile(self.latencies, 50), 1), **cpu, "points": self.points},
+        )  # fmt: skip
+
+    @property
+    def what(self) -> str:
+        return f"{self.setup.name}, {self.points:,} points{self.state}"
+
+
+def by_json(user: int) -> tuple[str, bytes]:
+    """The path to post to, and the question."""
+    asked = {
+        "measurement": "heart_rate", "range_start": "2000-01-01T00:00:00Z", "range_stop": "2000-01-02T00:00:00Z",
+        "tags": {"user_id": str(user)}, "aggregate": "mean", "window": "1m", "limit": 2000,
+    }  # fmt: skip
+    return "/timeseries/query", json.dumps(asked).encode()
+
+
+def in_json(answer: bytes) -> int:
+    """How many means an answer holds."""
+    return int(json.loads(answer)["count"])
+
+
+def by_flux(user: int) -> tuple[str, bytes]:
+    flux = (
+        f'from(bucket: "{BUCKET}") |> range(start: 2000-01-01T00:00:00Z, stop: 2000-01-02T00:00:00Z)'
+        f' |> filter(fn: (r) => r._measurement == "heart_rate" and r.user_id == "{user}")'
+        " |> aggregateWindow(every: 1m, fn: mean, createEmpty: false)"
+    )
+    return f"/api/v2/query?org={ORG}", flux.encode()
+
+
+def in_csv(answer: bytes) -> int:
+    return answer.count(b"\n,_result,")
+
+
+def ask(context: Context, setups: list[Setup], points: int, tries: int, state: str = "") -> list[Asked]:
+    """What is seen of each, in turns."""
+    found = [Asked(setup, points, state) for setup in setups]
+    for turn in range(TURNS):
+        for asked in found:
+            context.say(f"windows: asking, turn {turn + 1} of {TURNS}, {asked.what}")
+            asked.ask(turn * 1000, tries // TURNS)
+    return found
+
+
+def table(found: list[Asked]) -> list[Row]:
+    ours = next((asked for asked in found if asked.setup.name == ON_INFLUX), None)
+    return [asked.row(ours if asked.setup.name == ALONE else None) for asked in found]
+
+
+def growth(small: Asked, large: Asked) -> Row:
+    return Row(
+        benchmark="windows",
+        what=f"{large.setup.name}, p95 with {large.points / small.points:g} times the data{large.state}",
+        unit="×", value=round(large.p95 / small.p95, 2), ours=large.setup.is_ours,
+        ratio=None, target=GROWTH if large.setup.is_ours else None,
+        note=f"unchanged means at most {GROWTH.bound:g} times as long",
+    )  # fmt: skip
+
+
+def run(context: Context) -> list[Row]:
+    two_cores()
+    factors, tries = context.choose(([1, 10, 100], 100), ([1, 4], 40))
+    rows: list[Row] = []
+    with folder() as where:
+        require_space(where, factors[-1] * USERS * DAY)
+        with staged(where) as stage, psycopg.connect(stage.database.store.superuser_url) as connection:
+            found: list[list[Asked]] = []
+            filled = 0
+            for factor in factors:
+                fill(context, stage, connection, filled + 1, factor * USERS)
+                filled = factor * USERS
+                found.append(ask(context, stage.setups, filled * DAY, tries))
+                rows += table(found[-1])
+            context.say("windows: heartguard timeseries reindex")
+            reindexed(stage.database.store.url)
+            ours = [setup for setup in stage.setups if setup.name == ON_POSTGRES]
+            found.append(ask(context, ours, filled * DAY, tries, REINDEXED))
+            rows += table(found[-1])
+    if stage.missing:
+        rows.append(absent("windows", ON_INFLUX, "ms", stage.missing, SLOWEST))
+    firsts = {asked.setup.name: asked for asked in found[0]}
+    return rows + [growth(firsts[asked.setup.name], asked) for asked in [*found[-2], *found[-1]]]
+
+
+def fill(context: Context, stage: Stage, connection: "psycopg.Connection[Any]", first: int, last: int) -> None:
+    fill_postgres(context, connection, first, last)
+    vacuumed(context, connection)
+    if (alone := stage.setup(ALONE)) is not None:
+        fill_influx(context, alone, first, last)
+    context.say("windows: waiting for the stores to come to rest")
+    settle(SETTLE)
+
+
+def reindexed(owner_url: str) -> None:
+    with Indexes.of(owner_url) as indexes:
+        for index in indexes.all():
+            indexes.rebuild(index)
 
 
 def require_space(where: Path, points: int) -> None:
@@ -116,43 +283,3 @@ def require_space(where: Path, points: int) -> None:
             f"needs {needed / 1e9:.0f} GB in {where.parent}, where {free / 1e9:.0f} GB are free:"
             " set TMPDIR to a folder on a larger disk, or take --quick"
         )
-
-
-def growth(small: Row, large: Row, state: str) -> Row:
-    assert small.value is not None
-    assert large.value is not None
-    return Row(
-        benchmark="windows",
-        what=f"p95 with {large.details['points'] / small.details['points']:g} times the data, {state}",
-        unit="×", value=round(large.value / small.value, 2), target=Target("≤", GROWTH),
-        note=f"unchanged means at most {GROWTH:g} times as long",
-    )  # fmt: skip
-
-
-def ask(port: int, service_pid: int, database_pid: int, users: int, tries: int, state: str) -> Row:
-    client = Client(port, token())
-    latencies: list[float] = []
-    for number in range(tries + 5):
-        if number == 5:  # the first ones warm up
-            before = cpu_seconds(service_pid), cpu_seconds(database_pid)
-            latencies.clear()
-        body = {
-            "measurement": "heart_rate", "range_start": "2000-01-01T00:00:00Z", "range_stop": "2000-01-02T00:00:00Z",
-            "tags": {"user_id": str(1 + number * 7919 % users)}, "aggregate": "mean", "window": "1m", "limit": 2000,
-        }  # fmt: skip
-        began = time.perf_counter()
-        status, answer = client.post(QUERY, json.dumps(body).encode())
-        latencies.append((time.perf_counter() - began) * 1000)
-        if status != 200 or json.loads(answer)["count"] != 1440:
-            raise Broken(f"{status}: {answer[:500]!r}")
-    client.close()
-    return Row(
-        benchmark="windows", what=f"1,440 means among {users * DAY:,} points, {state}, p95", unit="ms",
-        value=round(percentile(latencies, 95), 1), target=Target("≤", 50),
-        details={
-            "p50 ms": round(percentile(latencies, 50), 1),
-            "service CPU ms": round((cpu_seconds(service_pid) - before[0]) / tries * 1000, 1),
-            "database CPU ms": round((cpu_seconds(database_pid) - before[1]) / tries * 1000, 1),
-            "points": users * DAY,
-        },
-    )  # fmt: skip

@@ -37,9 +37,10 @@ def bench(
     It starts its own stores and servers, on free ports of 127.0.0.1 and in a
     temporary folder (TMPDIR), and stops them. Let nothing else run meanwhile.
 
-    All of it takes 25 minutes, with --quick three; the largest data of
-    "windows" needs 15 GB. What cannot be measured, because a tool is missing,
-    is listed as absent with the reason.
+    All of it takes 45 minutes, with --quick seven; the largest data of
+    "windows" needs 17 GB. What cannot be measured, because a tool is missing,
+    is listed as absent with the reason: InfluxDB, say, where neither INFLUXD
+    nor PATH leads to an influxd.
 
     Exits with 1 where a benchmark did not run, else with 0, targets met or not.
 

@@ -14,6 +14,7 @@ from ..errors import ServiceError
 from ..models.base import Answer, Request
 from ..models.common import Error
 from ..negotiation import Format
+from .stopping import Stop
 
 A = TypeVar("A", bound=Answer)
 
@@ -59,7 +60,8 @@ class GatewayClient:
     """Calls operations through the gateway at ``url``: as nobody, or by :meth:`signed_in` as somebody.
 
     Request ids begin with ``prefix``. What the limiter refuses (429) is sent again when ``Retry-After`` says so, and
-    so is a ``GET`` that finds something not ready (503); ``waiting`` is told the seconds.
+    so is a ``GET`` that finds something not ready (503); ``waiting`` is told the seconds. No request is sent any more
+    once ``stop`` says so, and none is given up that was sent.
     """
 
     def __init__(
@@ -68,9 +70,11 @@ class GatewayClient:
         *,
         prefix: str = "heartguard",
         waiting: Callable[[int], object] = lambda _: None,
+        stop: Stop | None = None,
     ) -> None:
         self.url = url.rstrip("/")
         self.prefix = prefix
+        self.stop = stop or Stop()
         self.request_id = ""
         """Of the last request."""
         self._waiting = waiting
@@ -80,7 +84,7 @@ class GatewayClient:
 
     def signed_in(self, token: str) -> "GatewayClient":
         """One that calls with that access token, over the same connections."""
-        other = GatewayClient(self.url, prefix=self.prefix, waiting=self._waiting)
+        other = GatewayClient(self.url, prefix=self.prefix, waiting=self._waiting, stop=self.stop)
         other._pool, other._numbers, other.token = self._pool, self._numbers, token
         return other
 
@@ -111,15 +115,16 @@ class GatewayClient:
             if seconds is None or time.monotonic() + seconds > end:
                 return answer
             self._waiting(seconds)
-            time.sleep(seconds)
+            self.stop.wait(seconds)
 
     def exchange(
         self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], *, most: int | None = None
     ) -> Exchange:
         """Whatever comes back from a path or a whole URL; of the body, no more than ``most`` bytes are read.
 
-        Raises :class:`NoAnswer`.
+        Raises :class:`NoAnswer`, and :class:`Stopped` before anything is sent.
         """
+        self.stop.check()
         url = url if "://" in url else self.url + url
         begun = time.perf_counter()
         try:

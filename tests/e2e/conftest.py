@@ -23,8 +23,11 @@ def stack_settings(free_port: Callable[[], int]) -> Iterator[dict[str, str]]:
         "BOOTSTRAP_ADMIN_PASSWORD": "correct horse battery staple",
         "RATE_LIMIT": "100000/min",
         "AUTH_RATE_LIMIT": "100000/min",
+        "TIMESERIES_MAX_BUCKETS": "200",
         "DATABASE_URL": "",
         "REDIS_URL": "",
+        "TIMESERIES_BACKEND": "",
+        "INFLUX_URL": "",
         **{service.port_variable: str(free_port()) for service in SERVICES.values()},
         **{service.url_variable: "" for service in SERVICES.values()},
     }

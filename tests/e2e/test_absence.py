@@ -4,7 +4,8 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -18,7 +19,10 @@ from heartguard.services import SERVICES
 from services.influx.src import influx_http
 
 from ..integration.media.conftest import make_bucket, service_account, start_fake_gcs
-from ..integration.timeseries.fake_influx import ORG, TOKEN, FakeInflux, serving
+from ..integration.timeseries import faults
+from ..integration.timeseries import influx as influxes
+from ..integration.timeseries.faults import Proxy
+from ..integration.timeseries.influx import Influx
 from .absence import Answers, Client, Scene, compare, table
 
 __all__ = ["service_account"]
@@ -148,27 +152,12 @@ def without(store: Store) -> Iterator[None]:
         store.start()
 
 
-class Influx:
-    """InfluxDB's API, and what it holds even while it is away."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._fake = FakeInflux()
-        self._running = ExitStack()
-        self.start()
-
-    def start(self) -> None:
-        self.url, _ = self._running.enter_context(serving(self._port, self._fake))
-
-    def stop(self) -> None:
-        self._running.close()
-
-    @contextmanager
-    def hung(self) -> Iterator[None]:
-        """It takes connections and questions, and answers none."""
-        with self._fake.lock:
-            time.sleep(influx_http.TRUSTED_FOR)  # who is not yet in doubt waits for as long as a query may take
-            yield
+@contextmanager
+def influx_hung(proxy: Proxy) -> Iterator[None]:
+    """It takes connections and questions, and answers none."""
+    with proxy.fault("*", "*", faults.raw(b"")):
+        time.sleep(influx_http.TRUSTED_FOR)  # who is not yet in doubt waits for as long as a query may take
+        yield
 
 
 class CloudStorage:
@@ -197,10 +186,18 @@ class CloudStorage:
 
 
 @pytest.fixture
-def influx(free_port: Callable[[], int]) -> Iterator[Influx]:
-    influx = Influx(free_port())
-    yield influx
-    influx.stop()
+def influx(short_folder: Path, free_port: Callable[[], int]) -> Iterator[Influx]:
+    """One of this test's own, since the organizations of its stack have the numbers of anybody's."""
+    choice = replace(influxes.choose(), given=None)
+    with influxes.serving(choice, short_folder / "influxdb", free_port) as influx:
+        yield influx
+
+
+@pytest.fixture
+def proxy(influx: Influx) -> Iterator[Proxy]:
+    """Stands before it."""
+    with faults.before(influx.address.url) as proxy:
+        yield proxy
 
 
 @pytest.fixture
@@ -213,15 +210,14 @@ def cloud_storage(free_port: Callable[[], int], tmp_path: Path) -> Iterator[Clou
 def test_the_production_stores_away(
     stack: Stack,
     influx: Influx,
+    proxy: Proxy,
     cloud_storage: CloudStorage,
     service_account: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     settings = {
         "TIMESERIES_BACKEND": "influx",
-        "INFLUX_URL": influx.url,
-        "INFLUX_TOKEN": TOKEN,
-        "INFLUX_ORG": ORG,
+        **influx.environ(INFLUX_URL=proxy.url),
         "MEDIA_BACKEND": "gcs",
         "GOOGLE_APPLICATION_CREDENTIALS": str(service_account),
         "STORAGE_EMULATOR_HOST": cloud_storage.url,
@@ -231,8 +227,8 @@ def test_the_production_stores_away(
         monkeypatch.setenv(name, value)
     heartguard("up")
     away: dict[str, Away] = {
-        "InfluxDB": lambda: without(influx),
-        "InfluxDB, hung": influx.hung,
+        "InfluxDB": proxy.away,
+        "InfluxDB, hung": lambda: influx_hung(proxy),
         "Cloud Storage": lambda: without(cloud_storage),
         "Cloud Storage, hung": cloud_storage.hung,
     }

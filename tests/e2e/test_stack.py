@@ -30,6 +30,8 @@ from heartguard.roles import ROLES
 from heartguard.services import SERVICES
 from heartguard.settings import environment
 
+from .relay import Gate, relay
+
 PASSWORD = "correct horse battery staple"
 PROGRAMS = ["postgres", "valkey", *SERVICES]
 
@@ -419,33 +421,73 @@ def test_the_demo_goes_through_any_gateway_and_waits_for_its_limits(
     assert "The chain is whole" in played.output
 
 
-def test_a_demo_cut_short_leaves_nobody_behind(running: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+def play_through(url: str) -> "subprocess.Popen[bytes]":
+    """The demo in a process of its own, in which Ctrl-C is ignored, as in the background of a script."""
+    command = [sys.executable, "-u", "-m", "heartguard.cli.main", "demo", "--gateway", url, "--email", "boss@hg.io"]
+    environ = {**os.environ, "DEMO_PASSWORD": PASSWORD, "COLUMNS": "200"}
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environ)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize(
+    ("request_", "number", "people"),
+    [
+        ("POST /timeseries/buckets", 1, 0),
+        ("POST /auth/register", 2, 2),
+        ("POST /timeseries/write", 2, 4),
+        ("PUT /organization", 1, 4),
+        ("DELETE /users/", 2, 4),
+    ],
+)
+def test_a_demo_cut_short_leaves_nobody_behind(running: Stack, request_: str, number: int, people: int) -> None:
+    """While a request is under way: it has been carried out, and the demo does not know yet."""
     before = world(running)
-    command = [sys.executable, "-u", "-m", "heartguard.cli.main", "demo"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as cut:
+    gate = Gate(request_, number)
+    with relay(running.gateway, gate) as url, play_through(url) as cut:
         assert cut.stdout is not None
-        assert any(b"signed up a manager" in line for line in cut.stdout)
+        assert gate.reached.wait(60)
         cut.send_signal(signal.SIGINT)
-        rest = cut.stdout.read()
-        assert cut.wait(60) != 0
-    assert b"Deleted the 4 people" in rest
+        gate.open()
+        rest = cut.stdout.read().decode()
+        assert cut.wait(60) == (130 if request_ != "DELETE /users/" else 0)
+    assert f"Deleted the {people} people" in rest
     assert world(running) == before
+
+
+def test_a_demo_that_is_told_twice_breaks_off_and_says_what_may_be_there(running: Stack) -> None:
+    gate = Gate("POST /auth/register", 2)
+    with relay(running.gateway, gate) as url, play_through(url) as cut:
+        assert cut.stdout is not None
+        assert gate.reached.wait(60)
+        cut.send_signal(signal.SIGINT)
+        assert any(b"Ctrl-C again" in line for line in cut.stdout)
+        cut.send_signal(signal.SIGINT)
+        rest = cut.stdout.read().decode()
+        gate.open()
+        assert cut.wait(60) == 130
+    left = re.search(r"Left behind: the user (demo-clinician-\S+): perhaps", rest)
+    assert left
+    assert left[1] in [person["email"] for person in ask(running, "/users?limit=200")["items"]]
 
 
 def test_what_the_demo_cannot_delete_is_named(running: Stack) -> None:
     """The gateway is gone before the end."""
     people = {person["id"] for person in ask(running, "/users?limit=200")["items"]}
-    command = [sys.executable, "-u", "-m", "heartguard.cli.main", "demo"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "COLUMNS": "200"}) as cut:
+    gate = Gate("POST /timeseries/write")
+    with relay(running.gateway, gate) as url, play_through(url) as cut:
         assert cut.stdout is not None
-        assert any(b"signed up a manager" in line for line in cut.stdout)
+        assert gate.reached.wait(60)
         running.supervisor._call("supervisor.stopProcess", "services:gateway")
+        gate.open()
         rest = cut.stdout.read().decode()
         assert cut.wait(60) == 1
     assert heartguard("up").exit_code == 0
     assert "is the stack running" in rest
-    assert "Left behind" in rest
-    left = {person["id"] for person in ask(running, "/users?limit=200")["items"]} - people
+    left = {person["email"] for person in ask(running, "/users?limit=200")["items"] if person["id"] not in people}
+    assert set(re.findall(r"Left behind: the user (demo-\S+):", rest)) == left
     assert len(left) == 4
 
 

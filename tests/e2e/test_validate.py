@@ -1,7 +1,6 @@
 """``heartguard validate`` against a whole stack: well, with a service stopped, with the wrong password, interrupted."""
 
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,9 @@ from typer.testing import CliRunner
 
 from heartguard.cli.client import GatewayClient
 from heartguard.cli.main import app
+from heartguard.cli.stopping import Stopped
 from heartguard.cli.validate.command import planned
-from heartguard.cli.validate.runner import Runner, Stopped
+from heartguard.cli.validate.runner import Runner
 from heartguard.cli.validate.sign_in import Credentials, sign_in
 from heartguard.local.server import wait_until
 from heartguard.local.stack import Stack
@@ -47,7 +47,7 @@ def validate(stack: Stack, file: Path, *arguments: str, **environ: str) -> tuple
 @pytest.fixture
 def admin(stack: Stack) -> GatewayClient:
     client = GatewayClient(stack.gateway)
-    runner = Runner(client, threading.Event(), lambda _: None)
+    runner = Runner(client, lambda _: None)
     sign_in(runner, client, ADMIN)
     client.token = runner.scene.token
     return client
@@ -124,15 +124,15 @@ def test_only_an_admin_can_try_everything(stack: Stack, admin: GatewayClient, tm
 
 def test_what_was_made_is_removed_however_it_ends(stack: Stack, admin: GatewayClient) -> None:
     before = things(admin)
-    client, stop = GatewayClient(stack.gateway), threading.Event()
-    runner = Runner(client, stop, lambda _: None)
+    client = GatewayClient(stack.gateway)
+    runner = Runner(client, lambda _: None)
     sign_in(runner, client, ADMIN)
     wanted = {"POST /auth/register", "POST /timeseries/buckets", "POST /media/upload"}
     for step, operation in planned():
         if operation.name in wanted:
             assert [row.verdict for row in runner.run(step, operation)] == ["ok", "ok"]
     assert things(admin) != before
-    stop.set()
+    client.stop.ask()
     with pytest.raises(Stopped):
         list(runner.run(*planned()[0]))
     assert runner.clean_up() == []

@@ -8,10 +8,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import psycopg
 import pytest
 
-from benchmarks import load, rig
+from benchmarks import influxd, lines, load, rig, windows
+from benchmarks.context import Context
 from benchmarks.gateway import PATH
+from benchmarks.setups import ALONE, ON_INFLUX, ON_POSTGRES, Setup, staged
 from heartguard.settings import ROOT
 
 TIMEOUT = 120
@@ -64,3 +67,50 @@ def test_the_generator_counts_only_good_answers(free_port: Callable[[], int]) ->
     assert 0 < seen.p50 <= seen.p99
     with pytest.raises(load.Broken, match="failed under load"):
         load.by_our_own(port, PATH, "token", 1)
+
+
+def stored(setup: Setup) -> int:
+    """How many points of :mod:`benchmarks.lines` can be read on that setup."""
+    start, stop = "2023-11-14T00:00:00Z", "2023-12-14T00:00:00Z"
+    if not setup.is_ours:
+        chosen = f'from(bucket: "{influxd.BUCKET}") |> range(start: {start}, stop: {stop})'
+        client = setup.client("application/vnd.flux")
+        status, answer = client.post(
+            f"/api/v2/query?org={influxd.ORG}", f'{chosen} |> group() |> count() |> keep(columns: ["_value"])'.encode()
+        )
+        client.close()
+        assert status == 200, answer
+        return int(answer.split()[-1].rpartition(b",")[2])
+    asked = {
+        "measurement": "heart_rate",
+        "range_start": start,
+        "range_stop": stop,
+        "aggregate": "count",
+        "window": "1d",
+    }
+    client = setup.client("application/json")
+    status, answer = client.post("/timeseries/query", json.dumps({**asked, "window": "1d"}).encode())
+    client.close()
+    assert status == 200, answer
+    return sum(result["value"] for result in json.loads(answer)["results"])
+
+
+def test_lines_and_windows_do_the_same_on_every_setup(short_folder: Path, tmp_path: Path) -> None:
+    context = Context(True, tmp_path, lambda _: None)
+    with staged(short_folder) as stage, psycopg.connect(stage.database.store.superuser_url) as connection:
+        expected = [ON_POSTGRES] if stage.missing else [ALONE, ON_INFLUX, ON_POSTGRES]
+        assert [setup.name for setup in stage.setups] == expected
+        for setup in stage.setups:
+            contender = lines.Contender(setup)
+            contender.turn(series=3, seconds=0.5)
+            assert contender.rate > 0
+            assert contender.cpu_of("all") > 0
+            assert stored(setup) == contender.points > 0
+        windows.fill_postgres(context, connection, 1, 2)
+        if (alone := stage.setup(ALONE)) is not None:
+            windows.fill_influx(context, alone, 1, 2)
+        for asked in windows.ask(context, stage.setups, 2 * windows.DAY, tries=5):
+            assert len(asked.latencies) == 5
+            assert asked.row(None).value == round(asked.p95, 1) > 0
+        if stage.missing:
+            pytest.skip(f"of PostgreSQL it was seen; as for InfluxDB, {stage.missing}")

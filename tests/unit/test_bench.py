@@ -10,17 +10,19 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from benchmarks import latency, rig
+from benchmarks import influxd, latency, lines, rig, windows
 from benchmarks.chart import BARS, LABELS, WIDTH, chart
 from benchmarks.context import Broken, Context, Unavailable
 from benchmarks.load import Seen, read_wrk
 from benchmarks.peers import PEERS, install
 from benchmarks.results import Report, Row, Target, absent, number
+from benchmarks.setups import ALONE, ON_INFLUX, ON_POSTGRES, Setup
 from benchmarks.suite import BENCHMARKS, attempt
 from benchmarks.table import table
-from benchmarks.windows import require_space
+from benchmarks.windows import Asked, require_space
 from benchmarks.wire import whole
 from heartguard.cli.main import app
+from services.influx.src.line_protocol import parse
 
 SVG = "{http://www.w3.org/2000/svg}"
 ROWS = [
@@ -172,6 +174,69 @@ def test_a_benchmark_that_fails_leaves_a_row(context: Context, monkeypatch: pyte
 def test_a_disk_too_small_is_named(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="set TMPDIR"):
         require_space(tmp_path, 10**15)
+
+
+def test_a_missing_influxd_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("INFLUXD", raising=False)
+    with pytest.raises(Unavailable, match="there is no influxd in PATH: install InfluxDB 2, or set INFLUXD"):
+        influxd.find()
+    monkeypatch.setenv("INFLUXD", "/nowhere/influxd")
+    with pytest.raises(Unavailable, match="INFLUXD is /nowhere/influxd, which is no program"):
+        influxd.find()
+    program = tmp_path / "influxd"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o700)
+    monkeypatch.delenv("INFLUXD")
+    assert influxd.find() == str(program)
+
+
+def a_setup(name: str) -> Setup:
+    return Setup(name, 1, "Bearer", "token", {"influxd": 1})
+
+
+def contender(name: str, rate: float, cpu: float) -> lines.Contender:
+    spent = [{"all": cpu, "influxd": cpu / 2}] * 3
+    return lines.Contender(a_setup(name), rates=[1, rate, 10 * rate], latencies=[5, 6, 7], cpu=spent)
+
+
+def test_influxdb_alone_is_what_lines_through_heartguard_are_held_against() -> None:
+    contenders = [contender(ALONE, 1000, 3), contender(ON_INFLUX, 700, 4), contender(ON_POSTGRES, 200, 9)]
+    alone, on_influx, on_postgres = lines.table("one series", contenders, "")
+    assert (alone.ours, alone.value, alone.ratio, alone.verdict) == (False, 1000, 0.7, "met")
+    assert alone.details["ratio by CPU"] == 0.75
+    assert (on_influx.ours, on_influx.value, on_influx.verdict) == (True, 700, "")
+    assert on_postgres.details["CPU µs/point, influxd"] == 4.5
+
+
+def test_lines_without_influxdb_say_what_is_missing() -> None:
+    on_postgres, missing = lines.table("one series", [contender(ON_POSTGRES, 200, 9)], "no influxd")
+    assert on_postgres.value == 200
+    assert (missing.what, missing.verdict, missing.note) == (f"{ON_INFLUX}, one series", "absent", "no influxd")
+
+
+def test_every_batch_of_lines_has_points_of_its_own() -> None:
+    batches = [lines.numbered(lines.batch(connection, 7), 17_000_000 + n) for connection in (0, 1) for n in (0, 1)]
+    points = [point for batch in batches for point in parse(batch.decode(), 1)]
+    keys = {(tuple(point[2].items()), point[4]) for point in points if isinstance(point, tuple)}
+    assert len(points) == len(keys) == 4 * lines.POINTS
+    assert {len(str(time)) for _, time in keys} == {13}
+
+
+def test_a_day_of_lines_has_every_second_once(context: Context) -> None:
+    text = b"".join(windows._batches(context, [windows.group(1, 2)], "")).decode()
+    times = {(tags["user_id"], time) for _, _, tags, _, time in parse(text, 1)}  # type: ignore[misc]
+    begin = int(windows.BEGIN.timestamp())
+    assert times == {(user, second) for user in "12" for second in range(begin, begin + 86_400)}
+
+
+def test_growth_is_judged_of_ours_only() -> None:
+    small, large = (Asked(a_setup(ON_INFLUX), points, latencies=[ms]) for points, ms in ((86_400, 10), (864_000, 13)))
+    row = windows.growth(small, large)
+    assert (row.what, row.value) == (f"{ON_INFLUX}, p95 with 10 times the data", 1.3)
+    assert row.verdict == "missed"
+    small.setup = large.setup = a_setup(ALONE)
+    assert windows.growth(small, large).verdict == ""
 
 
 def test_missing_node_is_named(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:

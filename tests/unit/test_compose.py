@@ -10,6 +10,8 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from heartguard.listening import ServerSettings
+from heartguard.local.influx import SETTINGS
+from heartguard.local.influx_limits import limits
 from heartguard.services import SERVICES, Service
 from heartguard.settings import ROOT, load
 from services.influx.src.settings import Settings as TimeseriesSettings
@@ -59,6 +61,19 @@ def test_the_store_of_points_is_chosen_as_elsewhere(given: dict[str, str], backe
     }
     settings = load(TimeseriesSettings, passed)
     assert (settings.backend, settings.influx_url) == (backend, url)
+
+
+def test_the_influxdb_beside_has_the_limits_and_the_files_of_a_local_one() -> None:
+    influxdb = COMPOSE["services"]["influxdb"]
+    wanted = limits(16 * 2**30, 2)
+    wanted.pop("GOMEMLIMIT")  # how much memory there is for it is not known
+    for name, value in {**SETTINGS, "UI_DISABLED": None, "PPROF_DISABLED": None}.items():
+        if value:
+            wanted[f"INFLUXD_{name}"] = value
+    given = {name: str(value) for name, value in influxdb["environment"].items()}
+    assert {name: given.get(name) for name in wanted} == wanted
+    timeseries = COMPOSE["services"]["timeseries"]["environment"]
+    assert influxdb["ulimits"]["nofile"] == timeseries["INFLUX_MAX_FILES"]
 
 
 def test_what_the_gateway_stores_is_not_in_memory() -> None:

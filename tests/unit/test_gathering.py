@@ -36,7 +36,13 @@ good_points = st.tuples(
 )
 HEADS = Heads()
 """Shared, as in the service: what one batch taught must not make another's bad points good."""
-rules = st.builds(Rules, user_id=st.sampled_from([None, "7"]), oldest=st.just(2), received=st.just(SECOND))
+rules = st.builds(
+    Rules,
+    user_id=st.sampled_from([None, "7"]),
+    oldest=st.just(2),
+    received=st.just(SECOND),
+    newest=st.sampled_from([MAX_TIME, SECOND]),
+)
 
 
 def columns(batch: list[Any]) -> Points:

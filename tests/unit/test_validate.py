@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,8 +17,9 @@ from typer.testing import CliRunner
 
 from heartguard.cli.client import Exchange
 from heartguard.cli.main import app
+from heartguard.cli.stopping import Stop, Stopped, stopped_by_signals
 from heartguard.cli.validate.checks import Wrong, difference, read
-from heartguard.cli.validate.command import address, told_to_stop
+from heartguard.cli.validate.command import address
 from heartguard.cli.validate.operations import operations
 from heartguard.cli.validate.report import FAILED, OK, SKIPPED, Report, Row, show
 from heartguard.cli.validate.runner import retry_after
@@ -196,10 +198,16 @@ def test_the_report_for_programs() -> None:
 
 
 def test_the_first_signal_ends_in_order_and_the_second_at_once() -> None:
-    stop = threading.Event()
-    with told_to_stop(stop):
+    stop = Stop()
+    with stopped_by_signals(stop):
         os.kill(os.getpid(), signal.SIGINT)
-        assert stop.wait(5)
+        begun = time.monotonic()
+        stop.wait(60)
+        assert time.monotonic() - begun < 30
+        with pytest.raises(Stopped):
+            stop.check()
+        with stop.postponed():
+            stop.check()
         with pytest.raises(SystemExit) as ended:
             os.kill(os.getpid(), signal.SIGTERM)
     assert ended.value.code == 130

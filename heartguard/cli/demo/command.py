@@ -11,6 +11,7 @@ from rich.console import Console
 from ...settings import SettingsError, boolean, integer, load, text, variable
 from ..client import GatewayClient, Refused
 from ..first_admin import FirstAdmin
+from ..stopping import INTERRUPTED, Stopped, stopped_by_signals
 from .company import Company, Person, found, join
 from .story import play
 
@@ -49,6 +50,7 @@ def demo(
     audit trail stays. Where ORG_SIGNUP=true, and no --email is given, the demo makes an organization of its own,
     which stays with its admin; else an admin signs in (on the local stack the first one, by .env) and the demo
     plays in that admin's organization. It can be run again and again; it waits where the gateway's limits say so.
+    Ctrl-C ends it once the request under way is answered; it still deletes what it has made.
 
     Examples:
 
@@ -64,6 +66,9 @@ def demo(
     except (Refused, SettingsError) as problem:
         console.print(str(problem), style="red", markup=False, soft_wrap=True)
         raise typer.Exit(1) from None
+    except Stopped:
+        console.print("Interrupted.", style="yellow")
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def _run(gateway: str | None, email: str | None, keep: bool, console: Console) -> None:
@@ -73,16 +78,17 @@ def _run(gateway: str | None, email: str | None, keep: bool, console: Console) -
         prefix=f"demo-{secrets.token_hex(4)}",
         waiting=lambda seconds: console.print(f"[dim]The gateway's limit is reached: waiting {seconds} s.[/dim]"),
     )
-    with closing(Company(nobody, _admin(nobody, email, local), console, keep=keep)) as company:
-        play(company)
+    named = None if email is None else (email, local.password or _asked(email))
+    with stopped_by_signals(nobody.stop):
+        admin = join(nobody, *named) if named else _admin(nobody, local)
+        with closing(Company(nobody, admin, console, keep=keep)) as company:
+            play(company)
     if company.left:
         raise typer.Exit(1)
 
 
-def _admin(nobody: GatewayClient, email: str | None, local: Local) -> Person:
-    """Whoever signs the others up. The first admin's password goes to no gateway but the local one."""
-    if email is not None:
-        return join(nobody, email, local.password or _asked(email))
+def _admin(nobody: GatewayClient, local: Local) -> Person:
+    """Whoever signs the others up where nobody is named. The first admin's password goes to the local gateway only."""
     if nobody.url != local.gateway:
         return _founder(nobody)
     if local.org_signup:

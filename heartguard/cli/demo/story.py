@@ -92,26 +92,43 @@ def _manage(manager: Person, company: Company) -> None:
     listed = manager.client.call("GET", "/users?limit=200", None, Users)
     _check(set(company.emails) <= {user.id for user in listed.items}, "the manager did not see the demo's people")
     company.console.print(f"\nThe manager lists the users, and finds all {len(company.emails)} of the demo.")
-    read = manager.client.send("GET", "/organization")
-    before = decode(read.body, Format.JSON, Organization)
-    changed = _update(manager, POLICIES, read.etag, company)
+    before, etag = _organization(manager)
+    with manager.client.stop.postponed():
+        try:
+            _change(manager, etag, company)
+        finally:
+            _put_back(manager, before.policies, company)
+
+
+def _change(manager: Person, etag: str, company: Company) -> None:
+    _update(manager, POLICIES, etag, company)
+    company.console.print(
+        f"The manager sets the organization's policies to {POLICIES!r}; with the ETag from before, again:"
+    )
+    _refused(412, manager, "PUT", "/organization", company, OrganizationUpdate(policies="stale"), if_match=etag)
+
+
+def _put_back(manager: Person, policies: str, company: Company) -> None:
+    """Also where nobody knows whether they were changed, because the answer did not arrive."""
     try:
-        company.console.print(
-            f"The manager sets the organization's policies to {POLICIES!r}; with the ETag from before, again:"
-        )
-        _refused(
-            412, manager, "PUT", "/organization", company, OrganizationUpdate(policies="stale"), if_match=read.etag
-        )
-    finally:
-        _update(manager, before.policies, changed, company)
-    company.console.print("The policies are what they were before.")
+        found, etag = _organization(manager)
+        if found.policies == POLICIES:
+            _update(manager, policies, etag, company)
+            company.console.print("The policies are what they were before.")
+    except BaseException as problem:
+        company.leave(f"the policies of the organization, which were {policies!r}", problem)
+        raise
 
 
-def _update(manager: Person, policies: str, etag: str, company: Company) -> str:
-    """Returns the new ETag."""
-    reply = manager.client.send("PUT", "/organization", OrganizationUpdate(policies=policies), if_match=etag)
+def _organization(manager: Person) -> tuple[Organization, str]:
+    """As it is now, with its ETag."""
+    read = manager.client.send("GET", "/organization")
+    return decode(read.body, Format.JSON, Organization), read.etag
+
+
+def _update(manager: Person, policies: str, etag: str, company: Company) -> None:
+    manager.client.send("PUT", "/organization", OrganizationUpdate(policies=policies), if_match=etag)
     company.chronicle.expect("ORGANIZATION_UPDATE", manager.client)
-    return reply.etag
 
 
 def _demote(manager: Person, company: Company) -> None:

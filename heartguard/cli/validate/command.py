@@ -1,14 +1,8 @@
 """``heartguard validate``: its options, and how it ends."""
 
-import signal
-import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -19,14 +13,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ...services import SERVICES
 from ...settings import SettingsError, environment
 from ..client import GatewayClient
+from ..stopping import INTERRUPTED, Stopped, stopped_by_signals
 from .operations import Operation, operations
 from .report import Report, show
-from .runner import Runner, Stopped
+from .runner import Runner
 from .sign_in import CannotStart, Credentials, credentials, sign_in
 from .steps import STEPS, Step
 
 CANNOT_START = 2
-INTERRUPTED = 130
 WIDTH = 140
 """Of the table where it does not go to a terminal."""
 
@@ -62,14 +56,13 @@ def validate(
     console, errors = Console(highlight=False, soft_wrap=False), Console(stderr=True, highlight=False, soft_wrap=True)
     if not console.is_terminal:
         console.width = max(console.width, WIDTH)
-    stop = threading.Event()
     try:
         if json is not None and not json.absolute().parent.is_dir():
             raise CannotStart(f"There is no folder {json.absolute().parent} to write {json.name} into.")
         client = GatewayClient(address(gateway, environment()))
         who = credentials(email)
-        with told_to_stop(stop):
-            report = _run(client, who, stop, errors)
+        with stopped_by_signals(client.stop):
+            report = _run(client, who, errors)
     except (CannotStart, SettingsError) as problem:
         errors.print(str(problem), style="red", markup=False)
         raise typer.Exit(CANNOT_START) from None
@@ -100,14 +93,14 @@ def planned() -> list[tuple[Step, Operation]]:
     return [(step, published[step.operation]) for step in STEPS if step.operation in published]
 
 
-def _run(client: GatewayClient, who: Credentials, stop: threading.Event, console: Console) -> Report:
+def _run(client: GatewayClient, who: Credentials, console: Console) -> Report:
     report = Report(gateway=client.url, started_at=datetime.now(UTC))
     begun = time.monotonic()
     columns = (MofNCompleteColumn(), BarColumn(20), TimeElapsedColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         steps = planned()
         task = progress.add_task("signing in", total=len(steps))
-        runner = Runner(client, stop, lambda words: progress.update(task, description=words))
+        runner = Runner(client, lambda words: progress.update(task, description=words))
         try:
             sign_in(runner, client, who)
             for step, operation in steps:
@@ -121,20 +114,3 @@ def _run(client: GatewayClient, who: Credentials, stop: threading.Event, console
             report.left_behind = runner.clean_up()
     report.seconds = round(time.monotonic() - begun, 1)
     return report
-
-
-@contextmanager
-def told_to_stop(stop: threading.Event) -> Iterator[None]:
-    """The first Ctrl-C (or SIGTERM) ends the run in order, the second at once."""
-
-    def handle(_number: int, _frame: FrameType | None) -> None:
-        if stop.is_set():
-            sys.exit(INTERRUPTED)
-        stop.set()
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

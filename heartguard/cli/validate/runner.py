@@ -1,7 +1,5 @@
 """Takes the steps one by one, in each format, and removes in the end what they made."""
 
-import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -27,20 +25,14 @@ UNCERTAIN = {201, 504}
 """Statuses after which there may be something to remove."""
 
 
-class Stopped(Exception):
-    """The person at the keyboard has had enough."""
-
-
 class Runner:
-    """``stop`` ends the run between two requests; ``say`` is told why nothing moves."""
+    """The client's ``stop`` ends the run between two requests; ``say`` is told why nothing moves."""
 
-    def __init__(self, client: GatewayClient, stop: threading.Event, say: Callable[[str], None]) -> None:
+    def __init__(self, client: GatewayClient, say: Callable[[str], None]) -> None:
         self.scene = Scene()
         self._client = client
-        self._stop = stop
         self._say = say
         self._requests = 0
-        self._cleaning = False
 
     # One request
 
@@ -53,24 +45,13 @@ class Runner:
         again, most = (step.again, BEGINNING if step.stream else None) if step else (frozenset({429}), None)
         left = LONGEST_WAIT
         while True:
-            self._check_stopped()
             got = self._client.exchange(method, url, body, headers, most=most)
             seconds = retry_after(got)
             if got.status not in again or _is_away(got) or seconds is None or seconds > left:
                 return got
             left -= seconds
             self._say(f"waiting {seconds:.0f} s, as {got.status} asks for")
-            self._wait(seconds)
-
-    def _check_stopped(self) -> None:
-        if self._stop.is_set() and not self._cleaning:
-            raise Stopped
-
-    def _wait(self, seconds: float) -> None:
-        if self._cleaning:
-            time.sleep(seconds)
-        else:
-            self._stop.wait(seconds)
+            self._client.stop.wait(seconds)
 
     # One step
 
@@ -143,9 +124,12 @@ class Runner:
 
     def clean_up(self) -> list[str]:
         """Remove what is left, newest first, and sign out. Returns what could not be removed."""
-        self._cleaning = True
         if self.scene.token is None:
             return []
+        with self._client.stop.postponed():
+            return self._removed()
+
+    def _removed(self) -> list[str]:
         headers = {"Accept": "application/json", "Authorization": f"Bearer {self.scene.token}"}
         things = reversed(self.scene.left.items())
         left = [thing.name for path, thing in things if self._ask("DELETE", path, headers) not in thing.gone]

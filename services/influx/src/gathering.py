@@ -90,7 +90,8 @@ def gather(points: Points, rules: Rules, known: Heads) -> Gathered | None:
     except _Unfit:
         return None
     times = _times(points.times, by_point, rules)
-    if not by_point or not rules.oldest <= min(times) or not max(times) <= rules.newest:
+    given = times if times is points.times else [time for time in points.times if time is not None]
+    if not by_point or (given and not (rules.oldest <= min(given) and max(given) <= rules.newest)):
         return None
     columns = list(_columns(numbers.series, by_point, times, points.fields))
     if not _are_good(columns, set(numbers.unknown.values())):

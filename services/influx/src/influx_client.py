@@ -4,9 +4,12 @@ No client library: docs/development.md says which were tried, and what each cost
 """
 
 import json
+import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
+from functools import partial
+from typing import TypeVar
 
 from urllib3.response import BaseHTTPResponse
 
@@ -24,6 +27,9 @@ _TO_SEE = (
     "set INFLUX_ORG to an organization that there is, and INFLUX_TOKEN to one that may read and write all its buckets;"
     " where that has no bucket at all, make one: its id can be known by that alone"
 )
+
+
+T = TypeVar("T")
 
 
 class InfluxClient:
@@ -53,13 +59,8 @@ class InfluxClient:
         if self._compresses:
             lines = zlib.compress(lines, 1, wbits=31)
             headers["Content-Encoding"] = "gzip"
-        self._http.call(
-            "POST",
-            "/api/v2/write",
-            {"bucket": bucket, "precision": precision, "org": self._org},
-            body=lines,
-            headers=headers,
-        )
+        asked = {"bucket": bucket, "precision": precision, "org": self._org}
+        _again(lambda: self._http.call("POST", "/api/v2/write", asked, body=lines, headers=headers))
 
     def query(self, flux: str, extern: Json) -> Iterator[str]:
         """The lines of the answer: annotated CSV. Once begun it has to be read to its end, or closed.
@@ -67,16 +68,10 @@ class InfluxClient:
         Raises :class:`TooMuch` where InfluxDB works, and does not answer in time.
         """
         asked = {"query": flux, "extern": extern, "type": "flux", "dialect": _DIALECT}
-        response = self._http.send(
-            "POST",
-            "/api/v2/query",
-            {"org": self._org},
-            deadline(),
-            body=json.dumps(asked).encode(),
-            headers={"Content-Type": "application/json", "Accept": "application/csv"},
-            timed_out=TooMuch,
-        )
-        return _lines(response)
+        body, headers = json.dumps(asked).encode(), {**_JSON, "Accept": "application/csv"}
+        end, org = deadline(), {"org": self._org}
+        send = partial(self._http.send, "POST", "/api/v2/query", org, end, body=body, headers=headers)
+        return _lines(_again(lambda: send(timed_out=TooMuch)))
 
     def bucket(self, name: str) -> Json | None:
         """The bucket of that name."""
@@ -201,6 +196,18 @@ class InfluxClient:
                     raise Unavailable
                 self._org_id = str(found[0]["id"])
         return self._org_id
+
+
+def _again(ask: Callable[[], T]) -> T:
+    """Ask up to three times: a bucket that was just made is a 500 until InfluxDB's storage engine has it too."""
+    for seconds in (0.05, 0.2):
+        try:
+            return ask()
+        except InfluxError as error:
+            if not error.is_internal:
+                raise
+        time.sleep(seconds)
+    return ask()
 
 
 def _checked(buckets: Callable[[], list[Json]]) -> list[Json]:

@@ -38,7 +38,7 @@ REQUEST_SECONDS = 8.0
 """How long a request to this service waits for all that it asks of InfluxDB."""
 SILENCE_SECONDS = 0.5
 """After which a server that says nothing is asked whether it answers at all."""
-ALIVE_SECONDS = 3.0
+ALIVE_SECONDS = 2.5
 """How long it may take over that answer."""
 TRUSTED_FOR = 0.5
 """How long after an answer the server is taken for one that works."""
@@ -91,6 +91,11 @@ class InfluxError(Exception):
     def is_of_types(self) -> bool:
         """Whether values are not of a type that the aggregate is for; of least and greatest ones it is a 500."""
         return "unsupported" in self.message and "aggregate" in self.message
+
+    @property
+    def is_internal(self) -> bool:
+        """Whether it failed for reasons that it keeps to itself."""
+        return self.status == HTTPStatus.INTERNAL_SERVER_ERROR and self.code == "internal error"
 
     @property
     def is_queue_full(self) -> bool:
@@ -192,7 +197,7 @@ class Connections:
         self._url = url.rstrip("/")
         self._org = org
         self._headers = {"Authorization": f"Token {token}", "Accept-Encoding": "identity"}
-        self._pool = urllib3.PoolManager(num_pools=1, maxsize=CONNECTIONS, block=False)
+        self._pool = urllib3.PoolManager(num_pools=1, maxsize=CONNECTIONS, block=False, blocksize=CHUNK)
         self._pool.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
         self._answered = -TRUSTED_FOR
         self._date = ""
@@ -369,7 +374,7 @@ def _refusal(path: str, response: BaseHTTPResponse) -> Exception:
     status = HTTPStatus.MOVED_PERMANENTLY if error.status < 400 else error.status
     is_operator_s = status in _TO_DO and not error.is_missing
     is_overloaded = status == HTTPStatus.TOO_MANY_REQUESTS or error.is_queue_full
-    if is_operator_s or is_overloaded or (status >= 500 and not error.is_of_types):
+    if is_operator_s or is_overloaded or (status >= 500 and not error.is_of_types and not error.is_internal):
         to_do = {"to_do": _TO_DO[status]} if is_operator_s else {}
         log.error("influx", path=path, status=error.status, error=str(error), **to_do)
         return Unavailable(retry_after=_retry_after(response.headers.get("Retry-After", "")))

@@ -118,8 +118,12 @@ class KnownTypes:
             if error.is_missing:
                 raise BucketGone from None
         # Two processes may have given a field two types at the same moment, at times that lie far apart.
-        each = self._client.query(TYPES_OF_EACH, asked)
-        return {found.field: found.type for found in read(each)}
+        try:
+            return {found.field: found.type for found in read(self._client.query(TYPES_OF_EACH, asked))}
+        except InfluxError as error:
+            if error.is_missing:
+                raise BucketGone from None
+            raise
 
 
 def _conflicts(known: Mapping[str, FieldType], given: Mapping[str, FieldType]) -> bool:

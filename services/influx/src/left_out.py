@@ -5,6 +5,8 @@ from itertools import groupby
 
 from heartguard.models.common import Detail
 
+from .points import shown
+
 LONGEST = 1_500
 """Characters of a message; some daemons cut lines of a log at 2,048 bytes."""
 MOST_PLACES = 10
@@ -55,7 +57,7 @@ def _grouped(details: Iterable[Detail], measurements: Mapping[int, str]) -> dict
         if reason.startswith("is "):
             reason = f"the timestamp {reason}"
         if number in measurements:
-            reason += f" (in {measurements[number]})"
+            reason += f" (in {shown(measurements[number])})"
         groups.setdefault(reason, []).append(number)
     return groups
 

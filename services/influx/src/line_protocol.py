@@ -46,9 +46,12 @@ class LineBatch(WriteRequest, kw_only=True):
         """The points one by one; a line that is none gives what is wrong with it."""
         return parse(self.lines.decode(), self.precision)
 
-    def some_entries(self, described: int) -> Iterator[Entry | Detail | int]:
-        """The same; of bad lines, beyond so many that are ``described``, only how many follow one another."""
-        return parse_some(self.lines.decode(), self.precision, described)
+    def some_entries(self, described: int, names: dict[int, str]) -> Iterator[Entry | Detail | int]:
+        """The same; of bad lines, beyond so many that are ``described``, only how many follow one another.
+
+        ``names`` is given the measurements of those described, by line, as far as they have one.
+        """
+        return parse_some(self.lines.decode(), self.precision, described, names)
 
 
 def read_lines(body: bytes, query: LineQuery) -> LineBatch:
@@ -109,6 +112,9 @@ _POINT = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 """A line that is a point, save perhaps for a tag that stands twice; to find the next one among any number of others."""
+_FIRST_NAME = re.compile(_MEASUREMENT)
+LONGEST_NAME = 300
+"""Characters of a bad line in which its measurement is looked for."""
 _LINE = re.compile(r"^[ \t\r]*+[^ \t\r\n#]", re.MULTILINE)
 """The beginning of a line that is neither empty nor a comment."""
 _PIECE = 64 * 1024
@@ -145,8 +151,13 @@ def parse(text: str, precision: int) -> Iterator[Entry | Detail]:
     return cast(Iterator[Entry | Detail], parse_some(text, precision, len(text) + 1))
 
 
-def parse_some(text: str, precision: int, described: int) -> Iterator[Entry | Detail | int]:
-    """The same; of bad lines, beyond so many that are ``described``, only how many follow one another."""
+def parse_some(
+    text: str, precision: int, described: int, names: dict[int, str] | None = None
+) -> Iterator[Entry | Detail | int]:
+    """The same; of bad lines, beyond so many that are ``described``, only how many follow one another.
+
+    ``names`` is given the measurements of those described, by line, as far as they have one.
+    """
     heads: dict[str, tuple[str, dict[str, str]]] = {}
     position, line, counted = 0, 1, 0
     while (begin := _skip(text, position)) < len(text):
@@ -160,6 +171,8 @@ def parse_some(text: str, precision: int, described: int) -> Iterator[Entry | De
             end = text.find("\n", begin) + 1 or len(text)
             if described > 0:
                 described -= 1
+                if names is not None and (name := _FIRST_NAME.match(text[begin : begin + LONGEST_NAME])):
+                    names[line] = _ESCAPED_MEASUREMENT.sub(r"\1", name[0])
                 yield Detail(path=f"/lines/{line}", message=str(problem))
                 position = end
             else:

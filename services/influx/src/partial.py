@@ -33,6 +33,7 @@ class PartialWrite:
     """One batch on its way into a bucket. ``root`` begins the paths of its points.
 
     ``reopen`` gives the bucket and its rules anew, where the store has refused points as it does if they changed.
+    ``measurements`` are those of lines that cannot be read, as far as they are known, by line.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class PartialWrite:
         rules: Rules,
         root: str,
         reopen: Callable[[], tuple[StoredBucket, Rules]],
+        measurements: dict[int, str],
     ) -> None:
         self._store = store
         self._bucket = bucket
@@ -52,7 +54,7 @@ class PartialWrite:
         self._untimed: dict[bytes, int] = {}
         self._left_out = self._told = self._unsettled = self._writes = 0
         self._conflicts = 0
-        self._measurements: dict[int, str] = {}
+        self._measurements = measurements
 
     def write(self, entries: Iterable[Entry | Detail | int], *, conflict: bool = False) -> None:
         """Store what is good, durably; raises :class:`LeftOut` where that is not all. Nothing is stored where no line
@@ -150,7 +152,7 @@ class PartialWrite:
     def _leave_out(self, point: Entry) -> None:
         self._left_out += 1
         if len(self._measurements) < MAX_DETAILS:
-            self._measurements[point[0]] = shown(point[1])
+            self._measurements[point[0]] = point[1]
 
     def _write(self, points: list[Entry]) -> None:
         """Store these. Where the store refuses some, and it cannot be seen which, each half is tried by itself."""

@@ -161,8 +161,9 @@ class TimeSeries:
             found = self._open(caller.org_id, bucket.name)
             return found, self._rules(caller, found)
 
-        partial = PartialWrite(self._store, bucket, self._heads, rules, _root(request), reopen)
-        partial.write(_some_entries(request), conflict=conflict)
+        names: dict[int, str] = {}
+        partial = PartialWrite(self._store, bucket, self._heads, rules, _root(request), reopen, names)
+        partial.write(_some_entries(request, names), conflict=conflict)
 
     def _rules(self, caller: Claims, bucket: StoredBucket) -> Rules:
         now = self._clock()
@@ -266,9 +267,9 @@ def entries(request: WriteRequest) -> Iterable[Entry | Detail]:
     return request.entries() if isinstance(request, LineBatch) else _points(request)
 
 
-def _some_entries(request: WriteRequest) -> Iterable[Entry | Detail | int]:
-    """The same; of more bad lines than are named, only how many there are."""
-    return request.some_entries(MAX_DETAILS) if isinstance(request, LineBatch) else _points(request)
+def _some_entries(request: WriteRequest, names: dict[int, str]) -> Iterable[Entry | Detail | int]:
+    """The same; of more bad lines than are named, only how many there are. ``names`` is given their measurements."""
+    return request.some_entries(MAX_DETAILS, names) if isinstance(request, LineBatch) else _points(request)
 
 
 def _root(request: WriteRequest) -> str:

@@ -32,7 +32,7 @@ from services.influx.src.timeseries import TimeSeries
 
 from .. import callers
 from ..callers import SECRET
-from . import faults
+from . import faults, recordings, telegraf
 from . import influx as influxes
 from .faults import Proxy
 from .influx import Influx, Unusable
@@ -264,14 +264,22 @@ def add(batch: Batch, series: Series, time: int, fields: Mapping[str, FieldValue
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Which stores the tests were run on, and how many on a real InfluxDB."""
-    reports = [report for found in terminalreporter.stats.values() for report in found if hasattr(report, "nodeid")]
-    here = [report for report in reports if "integration/timeseries" in report.nodeid]
-    if here:
-        tests = {
-            report.nodeid
-            for report in here
-            if ["influx", influxes.REAL] in map(list, getattr(report, "user_properties", []))
-        }
-        count = f"; {len(tests)} tests ran on it" if CHOICE.kind == influxes.REAL else ""
-        terminalreporter.write_line(f"time-series stores: PostgreSQL, {CHOICE}{count}")
+    """What the tests were run on, how many on a real InfluxDB, and how many recorded answers were compared."""
+    reports = [report for found in terminalreporter.stats.values() for report in found]
+    here = [report for report in reports if "integration/timeseries" in getattr(report, "nodeid", "")]
+    if not here:
+        return
+    known = {report.nodeid: dict(getattr(report, "user_properties", [])) for report in here}
+    on_real = sum(one.get("influx") == influxes.REAL for one in known.values())
+    played = dict(one["recordings"] for one in known.values() if "recordings" in one)
+    line = f"time-series stores: PostgreSQL, {CHOICE}"
+    if recordings.folder() is None:
+        line += ", recordings not in reach"
+    elif played:
+        line += f", recordings: {sum(played.values()):,} exchanges"
+    if CHOICE.kind == influxes.REAL:
+        line += f"; {on_real} tests ran on the real InfluxDB"
+    terminalreporter.write_line(line)
+    if any("test_timeseries_telegraf" in report.nodeid for report in here):
+        said = "the real one" if telegraf.PROGRAM else "its requests only; for the real one set TELEGRAF=path"
+        terminalreporter.write_line(f"Telegraf: {said}")

@@ -3,7 +3,6 @@
 import os
 import re
 import secrets
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,8 @@ from pathlib import Path
 import urllib3
 from urllib3.exceptions import HTTPError
 
+from heartguard.local import influx_program
+from heartguard.local.errors import SetupError
 from heartguard.local.unprivileged import ENVIRONMENT, setpriv
 
 from ..waiting import wait_until
@@ -37,23 +38,23 @@ class Influxd:
 def find() -> Influxd | None:
     """The one to use; None where there is none. Raises :class:`Unusable` for another version."""
     named = os.environ.get("INFLUXD")
-    found = shutil.which(named or "influxd")
-    if found is None:
-        if named:
-            raise Unusable(f"INFLUXD={named} is no program")
-        return None
-    return Influxd(Path(found), _version(found))
-
-
-def _version(path: str) -> str:
     try:
-        said = subprocess.run([path, "version"], capture_output=True, text=True, timeout=20, check=False).stdout
-    except (OSError, subprocess.SubprocessError) as problem:
-        raise Unusable(f"{path} does not run: {problem}") from None
-    match = re.match(r"InfluxDB v?(\d[\w.~-]*)", said)
-    if match is None or not match[1].startswith("2."):
-        raise Unusable(f"{path} is no InfluxDB 2: {said.strip()[:100]}")
-    return match[1]
+        path = influx_program.find(named)
+    except SetupError as problem:
+        if named:
+            raise Unusable(_first_sentence(problem)) from None
+        return None
+    try:
+        influx_program.refuse_other_versions(path)
+    except SetupError as problem:
+        raise Unusable(_first_sentence(problem)) from None
+    said = subprocess.run([path, "version"], capture_output=True, text=True, timeout=20, check=False).stdout
+    match = re.match(r"InfluxDB v?(\S+)", said)
+    return Influxd(Path(path), match[1] if match else "2")
+
+
+def _first_sentence(problem: SetupError) -> str:
+    return str(problem).partition(". ")[0]
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,11 @@ from services.influx.src.times import MAX_TIME, SECOND, UNBOUNDED
 from services.influx.src.timeseries import TimeSeries
 
 from ..callers import code, details
-from . import fake_influx
+from . import faults
 from .conftest import AnyStore, Backend, Caller, claims, postgres_only, running
-from .fake_influx import FakeInflux, Refused
-from .fake_lines import Point
+from .faults import Proxy
+from .http_server import Request
+from .influx import Influx
 
 AT_TEN = 1_717_236_000
 PATH = "/timeseries/api/v2/write"
@@ -99,7 +100,7 @@ def test_bad_points_of_every_kind_are_left_out_and_named(admin: Caller, plain: b
         assert (answer.status_code, code(answer)) == (422, "TS_422"), answer.text
         assert answer.json is not None
         assert (answer.json["code"], list(answer.json)) == ("unprocessable entity", ["code", "message", "error"])
-        beginning = f"{len(BAD)} of {2 * len(BAD)} points were not stored: lines 4, 40: expected measurement"
+        beginning = f"{len(BAD)} of {2 * len(BAD)} points were not stored: line 4: expected measurement"
         assert message(answer).startswith(beginning)
         found = details(answer)
         assert list(found) == [f"/lines/{number}" for number in named]
@@ -154,6 +155,8 @@ def test_points_without_a_time_where_none_may_lie_ahead(backend: Backend, org: i
     with running({**backend.environ, "TIMESERIES_AHEAD_SECONDS": "0"}) as app:
         assert send(Caller(app, org), "m f=1\nm f=2\nm f=3\nbad").status_code == 422
         assert len(Caller(app, org).rows()) == 3
+        assert Caller(app, org).lines("m f=4\nm f=5\nm f=6").status_code == 200
+        assert len(Caller(app, org).rows()) == 6
 
 
 def test_points_older_than_the_retention(admin: Caller) -> None:
@@ -310,7 +313,7 @@ def test_the_audit_trail_is_told_how_many_were_left_out(admin: Caller, told: Cal
 
 
 def batch(lines: str) -> LineBatch:
-    return LineBatch(points=[], text=lines, precision=SECOND)
+    return LineBatch(points=[], lines=lines.encode(), precision=SECOND)
 
 
 def values_of(store: AnyStore, org: int) -> list[Any]:
@@ -327,7 +330,7 @@ def test_a_type_that_somebody_else_gives_a_field_meanwhile(
     store: AnyStore, other_store: AnyStore, org: int, lines: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the batch was looked over, and before it is stored."""
-    mine, other = TimeSeries(store, UNBOUNDED, 200), TimeSeries(other_store, UNBOUNDED, 200)
+    mine, other = TimeSeries(store, UNBOUNDED), TimeSeries(other_store, UNBOUNDED)
     mine.write_influx(batch("m other=1 1"), claims(org))
 
     def interfere() -> None:
@@ -388,27 +391,20 @@ def test_batches_that_race_for_types_lose_nothing_that_is_not_named(backend: Bac
 
 
 @pytest.fixture
-def fake() -> Iterator[tuple[str, FakeInflux]]:
-    with fake_influx.serving() as found:
-        yield found
+def faulty(influx: Influx, proxy: Proxy, org: int) -> Iterator[Caller]:
+    """Of the service behind the proxy."""
+    with running(influx.environ(INFLUX_URL=proxy.url)) as app:
+        yield Caller(app, org)
 
 
-@pytest.fixture
-def faked(fake: tuple[str, FakeInflux]) -> Iterator[Caller]:
-    with running(fake_influx.environ(fake[0])) as app:
-        yield Caller(app, 7)
+def refuse_odd(proxy: Proxy, said: str) -> None:
+    """Store nothing of what comes with a field ``odd``, as InfluxDB writes no other shard once one fails."""
 
+    def find(request: Request) -> tuple[int, str, str] | None:
+        odd = request.body.count(b" odd=")
+        return (422, "unprocessable entity", f"partial write: {said} dropped={odd}") if odd else None
 
-def refusing(monkeypatch: pytest.MonkeyPatch, said: str) -> None:
-    """An InfluxDB that stores nothing of what comes with a field ``odd``: it writes no other shard once one fails."""
-    write = fake_influx.Bucket.write
-
-    def refuse(bucket: fake_influx.Bucket, points: list[Point], precision: int) -> None:
-        if odd := sum("odd" in point.fields for point in points):
-            raise Refused(422, "unprocessable entity", f"partial write: {said} dropped={odd}")
-        write(bucket, points, precision)
-
-    monkeypatch.setattr(fake_influx.Bucket, "write", refuse)
+    proxy.set("POST", "/write", faults.refused_where(find))
 
 
 @pytest.mark.parametrize(
@@ -418,69 +414,63 @@ def refusing(monkeypatch: pytest.MonkeyPatch, said: str) -> None:
         ('field type conflict: input field "odd" is type float', "a field is stored with another type"),
     ],
 )
-def test_points_that_only_the_store_refuses_are_found(
-    faked: Caller, monkeypatch: pytest.MonkeyPatch, said: str, why: str
-) -> None:
-    refusing(monkeypatch, said)
+def test_points_that_only_the_store_refuses_are_found(faulty: Caller, proxy: Proxy, said: str, why: str) -> None:
+    refuse_odd(proxy, said)
     lines = [f"m f={n} {n}" for n in range(200)]
     lines[17] = lines[150] = "m odd=1 1"
-    answer = send(faked, "\n".join(lines))
+    answer = send(faulty, "\n".join(lines))
     assert (answer.status_code, details(answer)) == (422, {"/lines/18": why, "/lines/151": why})
     assert message(answer) == f"2 of 200 points were not stored: lines 18, 151: {why} (in 'm')"
-    assert len(faked.rows()) == 198
+    assert len(faulty.rows()) == 198
 
 
 def test_more_than_can_be_looked_for_are_said_to_be_perhaps_lost(
-    faked: Caller, monkeypatch: pytest.MonkeyPatch
+    faulty: Caller, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refusing(monkeypatch, "max key length exceeded")
+    refuse_odd(proxy, "max key length exceeded")
     monkeypatch.setattr(partial, "MOST_WRITES", 8)
     lines = [f"m {'odd' if n % 5 == 0 else 'f'}={n} {n}" for n in range(100)]
-    answer = send(faked, "\n".join(lines))
+    answer = send(faulty, "\n".join(lines))
     assert answer.status_code == 422
     said = message(answer)
     assert "more perhaps not: lines " in said
     assert "may not have been stored: the store refuses it" in said
     lost, perhaps = int(said.split()[0]), int(said.partition("and ")[2].split()[0])
-    assert lost + perhaps + len(faked.rows()) == 100, "each point is stored, or said not to be for sure"
+    assert lost + perhaps + len(faulty.rows()) == 100, "each point is stored, or said not to be for sure"
 
 
-def test_an_influxdb_that_goes_away_half_way(faked: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_influxdb_that_goes_away_half_way(faulty: Caller, proxy: Proxy) -> None:
     """It is sent again, and then complete."""
-    writes: list[int] = []
-    write = fake_influx.Bucket.write
+    assert send(faulty, "other f=1 1").status_code == 204
+    answers = [faults.refused(422, "unprocessable entity", "partial write: something dropped=1"), faults.passed_on]
+    answers.append(faults.refused(503, "unavailable", "busy", Retry_After="7"))
 
-    def fail_second(bucket: fake_influx.Bucket, points: list[Point], precision: int) -> None:
-        writes.append(len(points))
-        if len(writes) == 1:
-            raise Refused(422, "unprocessable entity", "partial write: something dropped=1")
-        if len(writes) == 3:
-            raise Refused(503, "unavailable", "busy", Retry_After="7")
-        write(bucket, points, precision)
+    def in_turn(proxy: Proxy, request: Request) -> Iterator[bytes]:
+        yield from (answers.pop(0) if answers else faults.passed_on)(proxy, request)
 
-    monkeypatch.setattr(fake_influx.Bucket, "write", fail_second)
+    proxy.set("POST", "/write", in_turn)
     lines = "\n".join(["bad", *(f"m f={n} {n}" for n in range(10))])
-    first, again = send(faked, lines), send(faked, lines)
+    first, again = send(faulty, lines), send(faulty, lines)
     assert (first.status_code, first.headers["Retry-After"]) == (503, "7")
     assert first.json is not None
     assert first.json["code"] == "unavailable"
     assert (again.status_code, list(details(again))) == (422, ["/lines/1"])
-    assert len(faked.rows()) == 10
+    assert len(faulty.rows()) == 10
 
 
-def test_a_bucket_that_is_dropped_meanwhile(faked: Caller, fake: tuple[str, FakeInflux]) -> None:
-    assert send(faked, "m f=1 1").status_code == 204
-    fake[1].buckets.clear()
-    assert send(faked, "m f=2i 2\nbad").status_code == 422
-    assert [value for _, _, value in faked.rows()] == [2]
-    assert send(faked, "m f=2i 2\nbad", "?bucket=org_7_none").status_code == 404
+def test_a_bucket_that_is_dropped_meanwhile(faulty: Caller, influx: Influx) -> None:
+    assert send(faulty, "m f=1 1").status_code == 204
+    influx.drop(influx.bucket(f"org_{faulty.org_id}")["id"])
+    assert send(faulty, "m f=2i 2\nbad").status_code == 422
+    assert [value for _, _, value in faulty.rows()] == [2]
+    assert send(faulty, "m f=2i 2\nbad", f"?bucket=org_{faulty.org_id}_none").status_code == 404
 
 
 def test_a_conflict_that_goes_on_is_to_be_sent_again(
     store: AnyStore, org: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is stored then, so nothing is lost."""
-    mine = TimeSeries(store, UNBOUNDED, 200)
+    mine = TimeSeries(store, UNBOUNDED)
     mine.write_influx(batch("m f=1 1"), claims(org))
     made = store.batch
 
@@ -498,11 +488,11 @@ def test_a_conflict_that_goes_on_is_to_be_sent_again(
     assert refused.value.status == 503
 
 
-def test_nothing_is_stored_without_the_audit_trail(faked: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_stored_without_the_audit_trail(faulty: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise ServiceError(503)
 
-    monkeypatch.setattr(faked.app.extensions["heartguard.audit"], "check", refuse)
-    assert send(faked, "m f=1 1\nbad").status_code == 503
-    assert faked.rows() == []
-    assert json.loads(send(faked, "m f=1 1\nbad").text)["code"] == "unavailable"
+    monkeypatch.setattr(faulty.app.extensions["heartguard.audit"], "check", refuse)
+    assert send(faulty, "m f=1 1\nbad").status_code == 503
+    assert faulty.rows() == []
+    assert json.loads(send(faulty, "m f=1 1\nbad").text)["code"] == "unavailable"

@@ -99,4 +99,5 @@ def test_the_answers_are_those_that_were_recorded(
                 asked = f"{request['method']} {request['path']} {request['text'][:300]}"
                 differing.append(f"{name} {exchange.number}: {asked}\n  {found}")
     assert not differing, f"{len(differing)} of {len(recorded)}:\n" + "\n".join(differing[:20])
-    record_property("recordings", len(recorded))
+    record_property("recordings", (name, len(recorded)))
+    record_property("influx", kind)

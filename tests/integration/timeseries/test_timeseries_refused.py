@@ -120,7 +120,7 @@ def test_lines_that_influxdb_cannot_read_are_named(admin: Caller) -> None:
         answer = influx_lines(admin, text, query)
         assert (answer.status_code, code(answer), details(answer)) == (422, "TS_422", named)
         assert [value for _, _, value in admin.rows()] == [1.0], "there the others are stored"
-        assert admin.send("DELETE", "/timeseries/buckets/org_7").status_code == 204
+        assert admin.send("DELETE", f"/timeseries/buckets/{bucket(admin)}").status_code == 204
 
 
 @pytest.mark.usefixtures("fussy")

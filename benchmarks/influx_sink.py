@@ -1,6 +1,7 @@
-"""Line protocol in: plain lines over HTTP, through the service, to the door of an InfluxDB that keeps nothing.
+"""Line protocol in: plain lines over HTTP, through the service, into an InfluxDB that keeps nothing.
 
-``python -m benchmarks.influx --port 8999`` is that door. It answers what the service asks, and drops what it is sent.
+``python -m benchmarks.influx_sink --port 8999`` is that one: it answers what the service asks, and drops what it is
+sent.
 """
 
 import argparse
@@ -80,7 +81,7 @@ def measure(shape: str, seconds: float) -> Row:
     """What counts is the service's own CPU time."""
     port, door = free_port(), free_port()
     influx = {"INFLUX_URL": f"http://127.0.0.1:{door}", "INFLUX_TOKEN": "none", "INFLUX_ORG": "none"}
-    command = [sys.executable, "-m", "benchmarks.influx", f"--port={door}"]
+    command = [sys.executable, "-m", "benchmarks.influx_sink", f"--port={door}"]
     with ExitStack() as stack:
         stack.enter_context(program(command, f"{influx['INFLUX_URL']}/ready", {}, core=OTHER_CORE))
         running = stack.enter_context(service("timeseries", port, TIMESERIES_BACKEND="influx", **influx))
