@@ -90,6 +90,8 @@ class InfluxError(Exception):
     @property
     def is_of_types(self) -> bool:
         """Whether values are not of a type that the aggregate is for; of least and greatest ones it is a 500."""
+        if "has no implementation for type" in self.message:
+            return True
         return "unsupported" in self.message and "aggregate" in self.message
 
     @property
