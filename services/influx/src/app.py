@@ -17,8 +17,8 @@ from .timeseries import TimeSeries
 from .views import endpoints
 
 SWITCH_SECONDS = 0.0005
-"""How long a thread keeps the interpreter while others wait for it. With Python's default of ten times as long, somebody
-who has long answers written made everybody else's short ones wait, again and again in each of them."""
+"""How long a thread keeps the interpreter while others wait for it. With Python's default, ten times as long, the short
+answers of some wait for the long ones of others, several times each."""
 
 
 def create_app(settings: Settings | None = None) -> Flask:
