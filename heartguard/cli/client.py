@@ -8,15 +8,17 @@ from typing import TypeVar
 
 import msgspec
 import urllib3
+from lxml import etree
 
-from ..codec import decode, encode
-from ..errors import ServiceError
+from ..codec import decode, decode_tree, encode
+from ..errors import Malformed, ServiceError
 from ..models.base import Answer, Request
 from ..models.common import Error
 from ..negotiation import Format
 from .stopping import Stop
 
 A = TypeVar("A", bound=Answer)
+S = TypeVar("S", bound=msgspec.Struct)
 
 PATIENCE = 180.0
 """Seconds that one request may be put off by the gateway's limits."""
@@ -90,7 +92,7 @@ class GatewayClient:
 
     def call(self, method: str, path: str, body: Request | None, answer: type[A], fmt: Format = Format.JSON) -> A:
         """The typed answer."""
-        return decode(self.send(method, path, body, fmt).body, fmt, answer)
+        return decode_answer(self.send(method, path, body, fmt).body, fmt, answer)
 
     def send(
         self, method: str, path: str, body: Request | None = None, fmt: Format = Format.JSON, *, if_match: str = ""
@@ -143,6 +145,17 @@ def _put_off(method: str, answer: Exchange) -> int | None:
         return None
     seconds = answer.headers.get("Retry-After", "")
     return max(1, int(seconds)) if seconds.isascii() and seconds.isdigit() else None
+
+
+def decode_answer(body: bytes, fmt: Format, type_: type[S]) -> S:
+    """As :func:`heartguard.codec.decode`, but an answer in XML may be longer than a request."""
+    if fmt is not Format.XML:
+        return decode(body, fmt, type_)
+    parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, huge_tree=True)
+    try:
+        return decode_tree(etree.fromstring(body, parser), type_)
+    except etree.XMLSyntaxError as error:
+        raise Malformed(f"The body is not XML: {error}") from None
 
 
 def reason(body: bytes, fmt: Format) -> str:

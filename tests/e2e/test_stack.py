@@ -30,7 +30,7 @@ from heartguard.roles import ROLES
 from heartguard.services import SERVICES
 from heartguard.settings import environment
 
-from .relay import Gate, relay
+from .relay import Gate, failing_over, relay
 
 PASSWORD = "correct horse battery staple"
 PROGRAMS = ["postgres", "valkey", *SERVICES]
@@ -349,6 +349,7 @@ def test_the_demo_leaves_nothing_but_its_trail(running: Stack) -> None:
         assert played.exit_code == 0, played.output
         for words in (
             "JSON and XML say the same",
+            "come back, in JSON and in XML",
             "POST /timeseries/query → 403: TS_403",
             "POST /timeseries/write → 403: TS_403",
             "GET /users → 403: GATEWAY_403",
@@ -364,6 +365,17 @@ def test_the_demo_leaves_nothing_but_its_trail(running: Stack) -> None:
         assert world(running) == before
     gone = "/audit/events?action=USER_DELETE&outcome=success"
     wait_until(lambda: len(ask(running, gone)["items"]) == 8, "The trail did not tell who was deleted", 20)
+
+
+def test_the_demo_notices_a_store_that_fails_with_long_answers(running: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = world(running)
+    monkeypatch.setenv("DEMO_PASSWORD", PASSWORD)
+    with relay(running.gateway, failing_over(20_000)) as url:
+        played = heartguard("demo", "--gateway", url, "--email", "boss@hg.io")
+    assert played.exit_code == 1
+    assert "JSON and XML say the same" in played.output  # the means are few
+    assert "POST /timeseries/query → 500: TS_500" in played.output
+    assert world(running) == before
 
 
 def test_the_demo_can_be_kept(running: Stack) -> None:

@@ -23,6 +23,8 @@ from heartguard.models.timeseries import Buckets
 from heartguard.models.user import Users
 from heartguard.services import SERVICES
 
+from .relay import failing_over, relay
+
 ADMIN = Credentials("boss@hg.io", "correct horse battery staple")
 
 
@@ -74,6 +76,18 @@ def test_all_is_well_and_nothing_is_left(stack: Stack, admin: GatewayClient, tmp
     assert {row["service"] for row in report["operations"]} == set(SERVICES)
     assert all(row["milliseconds"] > 0 for row in report["operations"])
     assert things(admin) == before
+
+
+@pytest.mark.parametrize("size", [1_400, 5_000_000])
+def test_a_store_that_fails_with_long_answers_is_noticed(stack: Stack, size: int, tmp_path: Path) -> None:
+    with relay(stack.gateway, failing_over(size)) as url:
+        code, said, report = validate(stack, tmp_path / "result.json", GATEWAY_URL=url)
+    assert code == 1, said
+    assert "Not all is well in timeseries:" in said
+    bad = {(row["operation"], row["format"]) for row in report["operations"] if row["verdict"] != "ok"}
+    long = {"POST /timeseries/query, 100000 values"}
+    long |= {"POST /timeseries/query, windows"} if size == 1_400 else set()
+    assert bad == {(operation, fmt) for operation in long for fmt in ("JSON", "XML")}
 
 
 @pytest.fixture

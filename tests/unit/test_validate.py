@@ -1,5 +1,6 @@
 """What ``heartguard validate`` tries, how it judges an answer, how it reports and ends."""
 
+import gzip
 import io
 import json
 import os
@@ -8,26 +9,33 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from heartguard.cli.client import Exchange
+from heartguard.cli.client import Exchange, decode_answer
 from heartguard.cli.main import app
 from heartguard.cli.stopping import Stop, Stopped, stopped_by_signals
-from heartguard.cli.validate.checks import Wrong, difference, read
+from heartguard.cli.validate.checks import difference, read
 from heartguard.cli.validate.command import address
+from heartguard.cli.validate.long_answers import BATCH, PARTS, SPAN, Part, check_all, lines, points, zipped_lines
 from heartguard.cli.validate.operations import operations
 from heartguard.cli.validate.report import FAILED, OK, SKIPPED, Report, Row, show
 from heartguard.cli.validate.runner import retry_after
 from heartguard.cli.validate.scene import Scene
 from heartguard.cli.validate.steps import STEPS, Step
+from heartguard.cli.validate.wrong import Wrong
+from heartguard.errors import Malformed
+from heartguard.models.timeseries import MAX_POINTS, MAX_RESULTS, QueryResult, Result
 from heartguard.negotiation import Format
 from heartguard.services import SERVICES
 from heartguard.settings import ROOT
+from heartguard.timestamps import SECOND
 
 HEALTH = b'{"status":"ok","service":"auth","version":"1","uptime_seconds":1.5}'
 
@@ -52,6 +60,80 @@ def test_nothing_is_tried_that_is_not_published() -> None:
 def test_each_service_is_asked_something_wrong(service: str) -> None:
     path = SERVICES[service].path
     assert any(step.bad for step in STEPS if step.operation.split(" ")[1].startswith(path))
+
+
+# A long answer
+
+
+START = 1_717_236_000 * SECOND
+
+
+def written() -> list[Result]:
+    """All that is written for it, as it should come back."""
+    rows = [
+        (part, number, *field) for part in PARTS for number in part.numbers() for field in part.fields(number).items()
+    ]
+    return [
+        Result(
+            time=points(replace(part, first=number, points=1), START)[0]["timestamp"],
+            field=field,
+            value=value,
+            tags={"by": part.by},
+        )
+        for part, number, field, value in rows
+    ]
+
+
+@pytest.fixture(scope="module")
+def results() -> list[Result]:
+    return written()
+
+
+def test_it_is_as_long_as_the_limits_allow(results: list[Result]) -> None:
+    assert len(results) == MAX_RESULTS
+    assert BATCH.points == MAX_POINTS
+    assert SPAN + 10 * 60 < 3600  # what the bucket keeps, and the waiting for rate limits
+    assert check_all(START, results)
+
+
+def test_what_is_no_xml_is_no_answer() -> None:
+    with pytest.raises(Malformed, match="not XML"):
+        decode_answer(b"<QueryResult>", Format.XML, QueryResult)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda rows: rows[:-1], "beats of .* by gzip is missing: 99999 values came back, 100000 were written"),
+        (lambda rows: [*rows, rows[-1]], "more than was written: 100001 values came back"),
+        (lambda rows: rows[::-1], "do not come oldest first"),
+        (
+            lambda rows: [msgspec.structs.replace(rows[0], value=1.0), *rows[1:]],
+            "bpm of .* by batch is 1.0 instead of 60.0",
+        ),
+        (
+            lambda rows: [rows[0], msgspec.structs.replace(rows[1], value=0.0), *rows[2:]],
+            "regular of .* is 0.0 instead of 'false as a boolean'",
+        ),
+        (
+            lambda rows: [*rows[:2], msgspec.structs.replace(rows[2], value=0), *rows[3:]],
+            "note of .* is 0 instead of '0'",
+        ),
+        (lambda rows: [*rows[:-1], msgspec.structs.replace(rows[-1], tags={})], "beats of .* is missing"),
+    ],
+)
+def test_what_is_not_as_it_was_written_is_named(
+    results: list[Result], spoil: Callable[[list[Result]], list[Result]], said: str
+) -> None:
+    with pytest.raises(Wrong, match=said):
+        check_all(START, spoil(results))
+
+
+def test_lines_say_the_same_as_points() -> None:
+    part = Part("lines", 2, 1, lambda _: {"bpm": 0.5, "beats": 7})
+    assert lines(part, START) == b"validate,by=lines bpm=0.5,beats=7i 1717236000100000002"
+    assert points(part, START)[0]["timestamp"] == "2024-06-01T10:00:00.100000002Z"
+    assert gzip.decompress(zipped_lines(part, START)) == lines(part, START)
 
 
 # Judging

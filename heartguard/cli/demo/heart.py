@@ -7,12 +7,15 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from ...models.timeseries import Point, QueryRequest, Result, WriteRequest, WriteResult
+from ...models.timeseries import MAX_RESULTS, FieldValue, Point, QueryRequest, Result, WriteRequest, WriteResult
+from ...timestamps import parse_time
 from .company import Company, Person
 from .recording import Recording
 
 BATCH = 200
 """Points a request: small, so that the progress bar has something to show."""
+
+MEASUREMENTS = ("heart_rate", "heart_beat")
 
 BARS = "▁▂▃▄▅▆▇█"
 
@@ -51,6 +54,36 @@ def one_minute_means(company: Company, start: int, seconds: int, *, of: Person |
         aggregate="mean",
         window="1m",
     )
+
+
+def everything(company: Company, measurement: str, start: int, seconds: int) -> QueryRequest:
+    """The question for all values, as they were sent, of everybody whom the caller may see."""
+    return QueryRequest(
+        bucket=company.bucket,
+        measurement=measurement,
+        range_start=rfc3339(start),
+        range_stop=rfc3339(start + seconds),
+        limit=MAX_RESULTS,
+    )
+
+
+Value = tuple[str, str, int, FieldValue]
+"""Whose it is, the field, the time in nanoseconds since the epoch, and the value."""
+
+
+def sent(recording: Recording, start: int, user_id: int, measurement: str) -> set[Value]:
+    """What :func:`send` has sent of a measurement."""
+    return {
+        (point.tags["user_id"], field, parse_time(str(point.timestamp)), value)
+        for point in points(recording, start, user_id)
+        if point.measurement == measurement
+        for field, value in point.fields.items()
+    }
+
+
+def received(results: Sequence[Result]) -> set[Value]:
+    """The same of an answer."""
+    return {(row.tags.get("user_id", ""), row.field, parse_time(row.time), row.value) for row in results}
 
 
 def show(results: Sequence[Result], names: dict[str, str], console: Console) -> None:

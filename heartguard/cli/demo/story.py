@@ -39,6 +39,7 @@ def play(company: Company) -> None:
     means = heart.one_minute_means(company, start, recording.seconds)
     _read_in_both_formats(one, means, company)
     _see_both(clinician, {one.id, other.id}, means, company)
+    _read_everything(clinician, {one: recording, other: slowed(recording, SLOWER)}, start, company)
     theirs = heart.one_minute_means(company, start, recording.seconds, of=other)
     forged = WriteRequest(bucket=company.bucket, points=list(heart.points(recording, start, other.id))[:1])
     _be_refused(one, theirs, forged, company)
@@ -75,6 +76,27 @@ def _see_both(clinician: Person, both: set[int], question: QueryRequest, company
     company.console.print("\nThe clinician asks the same, and sees both patients:")
     heart.show(found.results, company.names, company.console)
     _check(_whose(found) == both, "the clinician did not see both patients' data")
+
+
+def _read_everything(clinician: Person, sent: dict[Person, Recording], start: int, company: Company) -> None:
+    """An answer that is long takes other ways than one that is short; in each format it has to be what was sent."""
+    values = 0
+    for measurement in heart.MEASUREMENTS:
+        question = heart.everything(company, measurement, start, max(one.seconds for one in sent.values()))
+        wanted = set().union(*(heart.sent(one, start, whose.id, measurement) for whose, one in sent.items()))
+        for fmt in Format:
+            found = clinician.client.call("POST", "/timeseries/query", question, QueryResult, fmt)
+            complete = heart.received(found.results) == wanted and found.count == len(wanted)
+            _check(
+                complete,
+                f"{measurement} in {fmt.name} is not what the patients sent: {found.count} values came back,"
+                f" {len(wanted)} were sent",
+            )
+        values += len(wanted)
+    company.console.print(
+        f"The clinician asks for every second and every beat: [green]all {values} values that the patients sent come"
+        " back, in JSON and in XML.[/green]"
+    )
 
 
 def _be_refused(patient: Person, theirs: QueryRequest, forged: WriteRequest, company: Company) -> None:

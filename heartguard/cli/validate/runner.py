@@ -8,12 +8,13 @@ from msgspec.structs import replace
 
 from ...negotiation import Format
 from ..client import Exchange, GatewayClient, NoAnswer
-from .checks import Wrong, difference, read
+from .checks import difference, read
 from .composing import body_of, headers_of, url_of
 from .operations import Operation
 from .report import FAILED, OK, SKIPPED, Row
 from .scene import Left, Made, Scene
 from .steps import Step
+from .wrong import Wrong
 
 LONGEST_WAIT = 60.0
 """Seconds that one request waits for the rate limit, or for a busy service, all in all."""
@@ -67,7 +68,7 @@ class Runner:
     def _attempt(self, step: Step, operation: Operation, fmt: Format) -> tuple[Row, Any]:
         """The row, and the answer where it is a good one of a type."""
         made = self.scene.made[fmt]
-        name = f"{step.operation}, wrong on purpose" if step.bad else step.operation
+        name = f"{step.operation}, {step.note}" if step.note else step.operation
         row = Row(operation=name, service=operation.service, format=fmt.name)
         headers = headers_of(step, operation, made, fmt)
         if headers is None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...negotiation import Format
+from ...timestamps import SECOND
+from .long_answers import SPAN
 
 CONTENT = b"second,bpm\n0,72\n1,71\n"
 """Of the file that is uploaded."""
@@ -60,7 +62,10 @@ class Scene:
         self.policies = ""
         self.etag = ""
         self.left: dict[str, Left] = {}
-        self.time = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 60))
+        began = int(time.time()) - 60
+        self.time = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began))
+        self.first_point = (began - SPAN) * SECOND
+        """In nanoseconds since the epoch."""
         self.made = {fmt: Made(run=self, letter=fmt.name[0].lower()) for fmt in Format}
 
     @property

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ...models.timeseries import MAX_RESULTS
 from ...services import SERVICES
+from .long_answers import BATCH, GZIP, LINES, MEASUREMENT, POINTS, check_all, lines, points, zipped_lines
 from .scene import CONTENT, Made
 
 Who = Literal["admin", "person", "nobody"]
@@ -14,17 +16,19 @@ Who = Literal["admin", "person", "nobody"]
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One operation to try in each format.
+    """One operation to try in each format; ``note`` tells it from others of the same operation.
 
     ``path`` gives what stands in the path's braces, ``url`` the whole address instead. ``body`` gives the request's
     properties, or bytes that are sent as ``media_type``. ``who`` is the admin who signed in, unless the operation is
-    public. ``varies`` are properties, at any depth, that may differ between the formats. ``check`` says what is wrong
-    with a good answer, ``learn`` keeps what later steps need. ``makes`` is the path under which a ``DELETE`` removes
-    what was made, ``bad`` the status of a request that is wrong on purpose. ``again`` are statuses after which,
-    having waited as long as ``Retry-After`` says, it is asked again. Of a ``stream`` only the beginning is read.
+    public. ``varies`` are properties, at any depth, that may differ between the formats. ``check`` says whether a good
+    answer is the right one, or raises :class:`Wrong` with what is not. ``learn`` keeps what later steps need. ``makes``
+    is the path under which a ``DELETE`` removes what was made, ``bad`` the status of a request that is wrong on
+    purpose. ``again`` are statuses after which, having waited as long as ``Retry-After`` says, it is asked again. Of
+    a ``stream`` only the beginning is read.
     """
 
     operation: str
+    note: str = ""
     path: Callable[[Made], Mapping[str, Any]] = lambda _: {}
     url: Callable[[Made], str | None] | None = None
     query: Callable[[Made], str] = lambda _: ""
@@ -54,7 +58,7 @@ def _of_every_service() -> list[Step]:
 
 
 def _bad(operation: str) -> Step:
-    return Step(operation=operation, body=lambda _: {"nonsense": True}, bad=422)
+    return Step(operation=operation, note="wrong on purpose", body=lambda _: {"nonsense": True}, bad=422)
 
 
 def _learn_user(made: Made, answer: Any, _headers: Mapping[str, str]) -> None:
@@ -86,8 +90,8 @@ def _learn_link(made: Made, answer: Any, _headers: Mapping[str, str]) -> None:
 
 
 TOKENS = frozenset({"access_token", "refresh_token"})
+_LONG = {"measurement": MEASUREMENT, "limit": MAX_RESULTS}
 PREFERENCES = {"lang": "es", "dark": True, "size": 1.5}
-POINT = {"measurement": "validate", "fields": {"bpm": 72.0}}
 
 
 def _login() -> Step:
@@ -170,7 +174,7 @@ ORGANIZATION = [
 USER = [
     Step(operation="GET /users/me"),
     _bad("PUT /users/me"),
-    Step(operation="GET /users", query=lambda _: "?limit=5"),
+    Step(operation="GET /users", query=lambda _: "?limit=200"),
     Step(
         operation="GET /users/{id}",
         path=lambda made: {"id": made.run.first.user_id},
@@ -200,7 +204,7 @@ MEDIA = [
         makes=lambda made: (f"/media/items/{made.item}", f"the file {made.item}"),
     ),
     _bad("POST /media/upload"),
-    Step(operation="GET /media/items", query=lambda _: "?limit=5"),
+    Step(operation="GET /media/items", query=lambda _: "?limit=200"),
     Step(operation="GET /media/items/{id}", path=lambda made: {"id": made.run.first.item}),
     Step(
         operation="GET /media/items/{id}/download",
@@ -233,19 +237,37 @@ TIMESERIES = [
     Step(operation="GET /timeseries/buckets", check=lambda _, answer: len(answer.buckets) > 0),
     Step(
         operation="POST /timeseries/write",
-        body=lambda made: {"bucket": made.bucket, "points": [{**POINT, "timestamp": made.run.time}]},
-        check=lambda _, answer: answer.success and answer.inserted == 1,
+        note=f"{BATCH.points} points",
+        body=lambda made: {"bucket": made.bucket, "points": points(BATCH, made.run.first_point)},
+        check=lambda _, answer: answer.success and answer.inserted == BATCH.points,
+    ),
+    Step(
+        operation="POST /timeseries/write",
+        note=f"{LINES.points} lines",
+        query=lambda made: f"?bucket={made.bucket}&precision=ns",
+        body=lambda made: lines(LINES, made.run.first_point),
+        media_type="text/plain",
+        check=lambda _, answer: answer.success and answer.inserted == LINES.points,
     ),
     Step(
         operation="POST /timeseries/api/v2/write",
+        note=f"{GZIP.points} lines in gzip",
         query=lambda made: f"?bucket={made.bucket}&org=org_{made.run.org_id}&precision=ns",
-        body=lambda _: b"validate_lines bpm=71.5",
+        body=lambda made: zipped_lines(GZIP, made.run.first_point),
         media_type="text/plain",
+        headers=lambda _: {"Content-Encoding": "gzip"},
     ),
     Step(
         operation="POST /timeseries/query",
-        body=lambda made: {"bucket": made.bucket, "measurement": "validate"},
-        check=lambda _, answer: answer.count == 1 and answer.results[0].value == 72,
+        note="windows",
+        body=lambda made: {**_LONG, "bucket": made.bucket, "fields": ["bpm"], "aggregate": "count", "window": "1s"},
+        check=lambda _, answer: sum(row.value for row in answer.results) == POINTS,
+    ),
+    Step(
+        operation="POST /timeseries/query",
+        note=f"{MAX_RESULTS} values",
+        body=lambda made: {**_LONG, "bucket": made.bucket},
+        check=lambda made, answer: check_all(made.run.first_point, answer.results) and answer.count == MAX_RESULTS,
     ),
     _bad("POST /timeseries/query"),
     Step(operation="DELETE /timeseries/buckets/{bucket}", path=lambda made: {"bucket": made.bucket}),
@@ -286,7 +308,7 @@ AUDIT = [
 GATEWAY = [
     Step(operation="GET /gateway/openapi.json", check=lambda _, content: "paths" in json.loads(content)),
     Step(operation="GET /gateway/docs", check=lambda _, content: b"<html" in content),
-    Step(operation="GET /gateway/nonsense", bad=404),
+    Step(operation="GET /gateway/nonsense", note="wrong on purpose", bad=404),
 ]
 
 STEPS = [*_of_every_service(), *GATEWAY, *AUTH, *ORGANIZATION, *USER, *MEDIA, *TIMESERIES, *AUDIT]
