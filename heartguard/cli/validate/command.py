@@ -40,6 +40,8 @@ def validate(
     Signs in as an admin: with --email and VALIDATE_PASSWORD (or the file that VALIDATE_PASSWORD_FILE names, or what
     is typed at the prompt), else with BOOTSTRAP_ADMIN_EMAIL and BOOTSTRAP_ADMIN_PASSWORD of .env.
 
+    Of the time series it asks for 100,000 values at once, and compares them with what it has written.
+
     Works with people, buckets and files of its own, and removes them, on Ctrl-C too. What others see afterwards is
     what the audit trail has recorded. It waits where the rate limit says so, and takes up to two minutes.
 
