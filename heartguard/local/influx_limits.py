@@ -2,7 +2,7 @@
 
 InfluxDB counts only a part of the memory that a query takes. Of a window that its storage engine does not compute
 itself (stddev, median) it counts a few bytes and holds a kilobyte, so that the limits are far below what is really
-used: with 24 MB for all queries it took 0.87 GB while 32 at a time each asked for the deviations of a million windows,
+used: with 20 MB for all queries it took 0.81 GB while 32 at a time each asked for the deviations of a million windows,
 under ingest; without limits one such query took 4.8 GB. Other queries take less than 64 KB by its count.
 
 Shards are no part of that: each costs about a megabyte of Go's heap for as long as InfluxDB runs. A GOMEMLIMIT below
