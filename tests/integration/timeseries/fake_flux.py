@@ -399,7 +399,8 @@ class Evaluation:
         return Stored(self._storage(bucket))
 
     def _do_range(self, stored: Stored, *, start: int, stop: int | None = None) -> Stored:
-        start, stop = (at + self._now if isinstance(at, _Duration) else at for at in (start, stop or _Duration(0)))
+        stop = _Duration(0) if stop is None else stop
+        start, stop = (at + self._now if isinstance(at, _Duration) else at for at in (start, stop))
         if start >= stop:
             raise FluxError("error in building plan while starting program: cannot query an empty range")
         return replace(stored, start=start, stop=stop)

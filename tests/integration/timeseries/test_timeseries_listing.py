@@ -102,7 +102,7 @@ def test_a_bucket_is_found_made_written_and_dropped_by_name(app: Flask, crowd: C
     for use, most in (
         (lambda: admin.create(name), MOST_ASKED),
         (lambda: admin.write(point, bucket=name), 4),
-        (lambda: admin.query(bucket=name), 2),
+        (lambda: admin.query(bucket=name), 6),
         (lambda: admin.send("DELETE", f"/timeseries/buckets/{name}"), MOST_ASKED + 2),
     ):
         proxy.asked.clear()
