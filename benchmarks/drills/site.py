@@ -115,6 +115,11 @@ def site(say: Callable[[str], None], **variables: str) -> Iterator[Site]:
         say("starting the stack")
         try:
             one.up(lambda _: None)
-            yield Site(one, chosen)
+            made = Site(one, chosen)
+            try:
+                yield made
+            except Broken:
+                say(f"influxd's log ends: {made.influxd.said()}")
+                raise
         finally:
             one.down()
