@@ -28,6 +28,8 @@ _WORDS = {
     505: "The gateway speaks HTTP/1.1",
 }
 
+_UNREAD = frozenset({431})
+"""Of a head that the gateway has not read: so it cannot know that one of InfluxDB's clients is to have its terms."""
 _WITHOUT_CONTENT = frozenset({204, 304})
 
 
@@ -36,7 +38,9 @@ def error_responses() -> dict[str, Any]:
     described: dict[str, Any] = {}
     for kind in ("Error", "InfluxError"):
         described |= {
-            f"{kind}{status}": _error(status, MESSAGES.get(status) or _WORDS[status], kind) for status in GENERAL
+            f"{kind}{status}": _error(status, MESSAGES.get(status) or _WORDS[status], kind)
+            for status in GENERAL
+            if kind == "Error" or status not in _UNREAD
         }
         described[kind] = _error(None, "Any other failure", kind)
     return described
@@ -54,7 +58,7 @@ def responses(endpoint: Endpoint, examples: Examples) -> dict[str, Any]:
         elif status in endpoint.errors:
             found[status] = _error(status, endpoint.errors[status], kind)
         else:
-            found[status] = {"$ref": f"#/components/responses/{kind}{status}"}
+            found[status] = {"$ref": f"#/components/responses/{'Error' if status in _UNREAD else kind}{status}"}
     return {
         **{str(status): found[status] for status in sorted(found)},
         "default": {"$ref": f"#/components/responses/{kind}"},
