@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
+import structlog
+from structlog.testing import LogCapture
 
 from heartguard.listening import port_is_free
 from heartguard.local.files import private_folder
@@ -21,6 +22,7 @@ from heartguard.local.readiness import is_ready
 from heartguard.local.server import Running, wait_until
 from heartguard.services import SERVICES
 from heartguard.settings import SettingsError
+from services.influx.src import influx_version
 from services.influx.src.influx_version import refuse_other_versions
 
 from .callers import SECRET
@@ -71,6 +73,16 @@ def answering(answers: Answers) -> Iterator[str]:
 
 def config(found: Mapping[str, int]) -> str:
     return json.dumps({"config": {"assets-path": "", **found}})
+
+
+@contextmanager
+def capture_logs() -> Iterator[list[Any]]:
+    """What the module logs, however the process' logs were configured by earlier tests."""
+    captured = LogCapture()
+    level = structlog.make_filtering_bound_logger(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(influx_version, "log", structlog.wrap_logger(None, processors=[captured], wrapper_class=level))
+        yield captured.entries
 
 
 def logged(answers: Answers) -> list[Any]:
