@@ -106,5 +106,7 @@ def test_the_published_documents_say_so() -> None:
             if "$ref" in response:
                 response = openapi["components"]["responses"][response["$ref"].rpartition("/")[2]]
             content = {kind: one["schema"]["$ref"].rpartition("/")[2] for kind, one in response["content"].items()}
-            assert content == {"application/json": "InfluxErrorResponse", "application/xml": "Error"}, status
+            # A head that is too long is not read, so that the gateway cannot know whose terms are wanted.
+            in_json = "ErrorResponse" if status == "431" else "InfluxErrorResponse"
+            assert content == {"application/json": in_json, "application/xml": "Error"}, status
     assert set(responses) >= {"204", "400", "401", "403", "404", "413", "415", "422", "429", "502", "503", "504"}
